@@ -1,0 +1,15 @@
+{{ lake_table(source('market', 'bars_1m'), {
+    'symbol': 'varchar',
+    'ts_open': 'timestamptz_ns',
+    'open': 'double',
+    'high': 'double',
+    'low': 'double',
+    'close': 'double',
+    'volume': 'double',
+    'vwap': 'double',
+    'trade_count': 'bigint',
+    'buy_volume': 'double',
+    'sell_volume': 'double',
+    'revision': 'bigint',
+    'ts_known': 'timestamptz_ns',
+}) }}

@@ -1,0 +1,160 @@
+"""Partial bars of a stretch of the tape, block by block on all cores. Merging them into bars is `bars`' business."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Array = npt.NDArray[Any]
+PARTIAL = pl.Schema(
+    {
+        "symbol": pl.String(),
+        "ts_open": pl.Int64(),
+        "first_ts": pl.Int64(),
+        "first_id": pl.Int64(),
+        "last_ts": pl.Int64(),
+        "last_id": pl.Int64(),
+        "open": pl.Float64(),
+        "high": pl.Float64(),
+        "low": pl.Float64(),
+        "close": pl.Float64(),
+        "volume": pl.Float64(),
+        "notional": pl.Float64(),
+        "trade_count": pl.Int64(),
+        "buy_volume": pl.Float64(),
+        "sell_volume": pl.Float64(),
+        "revision": pl.Int64(),
+        "last_recv": pl.Int64(),
+    }
+)
+"""One row per symbol and interval, as sums that more trades can join. Times are integer UTC ns."""
+
+TRADE_COLUMNS = (
+    "ts_event",
+    "ts_recv",
+    "symbol",
+    "trade_id",
+    "last_trade_id",
+    "price",
+    "size",
+    "aggressor",
+)
+_BLOCK_ROWS = 65_536  # a few columns of a block stay in a core's cache; smaller ones cost more calls
+_POSITIVE = ("price", "size")
+
+
+def partial_bars(trades: pl.DataFrame, width_ns: int) -> pl.DataFrame:
+    """Return the partial bars of each block of rows, blocks in their order, with the number of the `block`.
+
+    `revision` counts the trades that came late after others of their own block.
+
+    Raises:
+        ValueError: A usable trade has no `ts_recv`.
+    """
+    chosen = trades.select(TRADE_COLUMNS)
+    blocks = [chosen.slice(start, _BLOCK_ROWS) for start in range(0, trades.height, _BLOCK_ROWS)]
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        found = [part for part in pool.map(_block_bars, blocks, [width_ns] * len(blocks)) if part]
+    if not found:
+        return pl.DataFrame(schema={**PARTIAL, "block": pl.Int64})
+    numbers = np.repeat(np.arange(len(found)), [len(part["ts_open"]) for part in found])
+    columns = {name: np.concatenate([part[name] for part in found]) for name in PARTIAL if name != "symbol"}
+    symbols = pl.concat([part["symbol"] for part in found])
+    return pl.DataFrame({"symbol": symbols.cast(pl.String), **columns, "block": numbers})
+
+
+def _block_bars(trades: pl.DataFrame, width_ns: int) -> dict[str, Any] | None:
+    if not _is_clean(trades):
+        trades = _usable(trades)
+    if trades.is_empty():
+        return None
+    changes = _symbol_changes(trades)
+    is_late = None
+    if not _is_in_order(trades, changes):
+        trades = _in_order(trades, width_ns)
+        changes = _symbol_changes(trades)
+        is_late = trades.get_column("is_late").to_numpy()
+    ts, recv = (_integers(trades, name) for name in ("ts_event", "ts_recv"))
+    first_id, last_id, price, size, aggressor = (
+        trades.get_column(name).to_numpy() for name in ("trade_id", "last_trade_id", "price", "size", "aggressor")
+    )
+    interval = ts // width_ns
+    is_start = interval[1:] != interval[:-1]
+    if changes is not None:
+        is_start |= changes
+    starts = np.append(0, np.flatnonzero(is_start) + 1)
+    ends = np.append(starts[1:], len(ts)) - 1
+    symbols = trades.get_column("symbol")
+    count = last_id - first_id + 1
+    add, greatest, least = np.add.reduceat, np.maximum.reduceat, np.minimum.reduceat
+    return {
+        "symbol": symbols.head(len(starts)) if changes is None else symbols.gather(starts),
+        "ts_open": interval[starts] * width_ns,
+        "first_ts": ts[starts],
+        "first_id": first_id[starts],
+        "last_ts": ts[ends],
+        "last_id": first_id[ends],
+        "open": price[starts],
+        "high": greatest(price, starts),
+        "low": least(price, starts),
+        "close": price[ends],
+        "volume": add(size, starts),
+        "notional": add(price * size, starts),
+        "trade_count": add(count, starts),
+        "buy_volume": add(size * (aggressor > 0), starts),
+        "sell_volume": add(size * (aggressor < 0), starts),
+        "revision": np.zeros_like(starts) if is_late is None else add(count * is_late, starts),
+        "last_recv": greatest(recv, starts),
+    }
+
+
+def _is_clean(trades: pl.DataFrame) -> bool:
+    if any(column.null_count() for column in trades.get_columns()):
+        return False
+    values = [trades.get_column(name).to_numpy() for name in _POSITIVE]
+    return all(v.min() > 0 and v.max() < np.inf for v in values)  # numpy's min and max of a NaN are NaN
+
+
+def _usable(trades: pl.DataFrame) -> pl.DataFrame:
+    usable = trades.filter(
+        *(pl.col(name).is_not_null() for name in TRADE_COLUMNS if name != "ts_recv"),
+        *(pl.col(name).is_finite() & (pl.col(name) > 0) for name in _POSITIVE),
+    )
+    if missing := usable.get_column("ts_recv").null_count():
+        raise ValueError(f"{missing} trades have no ts_recv: read them through the lake's scan, which fills it in")
+    return usable
+
+
+def _symbol_changes(trades: pl.DataFrame) -> Array | None:
+    """Say of each row but the first whether its symbol is another than the row's before; None: it never is."""
+    symbols = trades.get_column("symbol")
+    if (symbols == symbols[0]).all():
+        return None
+    return (symbols != symbols.shift())[1:].to_numpy()
+
+
+def _is_in_order(trades: pl.DataFrame, changes: Array | None) -> bool:
+    """Say whether each symbol's rows stand together, in (ts_event, trade_id) order."""
+    ts, ids = _integers(trades, "ts_event"), trades.get_column("trade_id").to_numpy()
+    if changes is None and (ts[1:] >= ts[:-1]).all() and (ids[1:] > ids[:-1]).all():
+        return True
+    forward = (ts[1:] > ts[:-1]) | ((ts[1:] == ts[:-1]) & (ids[1:] > ids[:-1]))
+    if changes is None:
+        return bool(forward.all())
+    stand_together = np.count_nonzero(changes) + 1 == trades.get_column("symbol").n_unique()
+    return stand_together and bool((forward | changes).all())
+
+
+def _integers(trades: pl.DataFrame, name: str) -> Array:
+    return trades.get_column(name).to_numpy().view(np.int64)  # Polars' own cast costs as much as a sum
+
+
+def _in_order(trades: pl.DataFrame, width_ns: int) -> pl.DataFrame:
+    """Sort a block, after marking the rows whose bar had closed when they came."""
+    ts = pl.col("ts_event").to_physical()
+    seen = ts.cum_max().shift().over("symbol")
+    return trades.with_columns(is_late=(ts - ts.mod(width_ns) + width_ns <= seen).fill_null(False)).sort(
+        "symbol", "ts_event", "trade_id", maintain_order=True
+    )

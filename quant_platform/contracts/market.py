@@ -1,0 +1,121 @@
+"""The market's own tables: trades, quotes, gaps and time bars. What we derive from them lives elsewhere."""
+
+from typing import ClassVar
+
+import polars as pl
+
+from quant_platform.contracts._schema import (
+    Contract,
+    choice,
+    count,
+    identifier,
+    instant,
+    real,
+    rule,
+    sign,
+    text,
+)
+from quant_platform.contracts.enums import GapStatus
+
+
+class Trade(Contract):
+    """One print, or one aggregate of prints where the tape is `aggTrades`. A symbol-day has exactly one tape."""
+
+    table: ClassVar[str] = "market/trades"
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "trade_id")
+
+    ts_event = instant("The venue's time of the trade.")
+    ts_recv = instant("Our clock at receipt; null in archive rows, which `scan` fills.", nullable=True)
+    symbol = text("The platform's unique name of the instrument.")
+    venue = text("Where it traded: the feed's name, or the exchange code where the tape has one.")
+    trade_id = identifier("The venue's id; in an aggTrades row the first id of the aggregate.")
+    first_trade_id = identifier("First id of the prints in this row.")
+    last_trade_id = identifier("Last id of the prints in this row.")
+    price = real("Price of the trade.", unit="quote currency", min_exclusive=0)
+    size = real("Quantity traded.", unit="base units", min_exclusive=0)
+    aggressor = sign("+1 buyer-initiated, -1 seller-initiated, 0 unknown.")
+
+    @rule()
+    def ids_in_order(cls) -> pl.Expr:
+        """Require that an aggregate's range runs forward and starts at its own id."""
+        return (pl.col("first_trade_id") <= pl.col("last_trade_id")) & (pl.col("trade_id") == pl.col("first_trade_id"))
+
+
+class Quote(Contract):
+    """One change of the best bid or offer. Crossed and locked books are data, not errors."""
+
+    table: ClassVar[str] = "market/quotes"
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "sequence")
+
+    ts_event = instant("The venue's transaction time.")
+    ts_recv = instant("Our clock at receipt; null in archive rows, which `scan` fills.", nullable=True)
+    symbol = text("The platform's unique name of the instrument.")
+    venue = text("The feed's name, or the exchange code.")
+    bid_price = real("Best bid; null when that side is empty.", unit="quote currency", nullable=True, min_exclusive=0)
+    bid_size = real("Quantity at the best bid.", unit="base units", nullable=True, min=0)
+    ask_price = real("Best offer; null when that side is empty.", unit="quote currency", nullable=True, min_exclusive=0)
+    ask_size = real("Quantity at the best offer.", unit="base units", nullable=True, min=0)
+    sequence = identifier("The venue's update id: the order among quotes.")
+
+
+class Gap(Contract):
+    """A range of trade ids that the tape jumps over."""
+
+    table: ClassVar[str] = "market/gaps"
+    sorted_by: ClassVar[tuple[str, ...]] = ("first_id",)
+
+    symbol = text("The platform's unique name of the instrument.")
+    first_id = identifier("First missing trade id.")
+    last_id = identifier("Last missing trade id.")
+    missing = count("How many ids are missing.")
+    ts_start = instant("Venue time of the last trade before the hole.")
+    ts_end = instant("Venue time of the first trade after the hole.")
+    status = choice("Whether the hole has been refilled.", GapStatus)
+    filled_by = text("What refilled it; null while open.", nullable=True)
+    ts_known = instant("When the hole could be seen: receipt of the first trade after it.")
+
+
+class _Bar(Contract):
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+
+    ts_open = instant("Start of the interval [ts_open, ts_open + width).")
+    symbol = text("The platform's unique name of the instrument.")
+    open = real("Price of the first trade, in (ts_event, trade_id) order.", unit="quote currency", min_exclusive=0)
+    high = real("Highest price.", unit="quote currency", min_exclusive=0)
+    low = real("Lowest price.", unit="quote currency", min_exclusive=0)
+    close = real("Price of the last trade.", unit="quote currency", min_exclusive=0)
+    volume = real("Sum of sizes.", unit="base units", min_exclusive=0)
+    vwap = real("Volume-weighted average price.", unit="quote currency", min_exclusive=0)
+    trade_count = count("Trades, counted by id range, also on an aggTrades tape.")
+    buy_volume = real("Volume of buyer-initiated trades.", unit="base units", min=0)
+    sell_volume = real("Volume of seller-initiated trades.", unit="base units", min=0)
+    revision = count("Trades that came after the bar had closed, and revised it.")
+    ts_known = instant("Latest receipt of what the bar used, never before the interval's end.")
+
+    @rule()
+    def range_holds_prices(cls) -> pl.Expr:
+        """Require low <= open, close <= high."""
+        return (
+            (pl.col("low") <= pl.col("open"))
+            & (pl.col("low") <= pl.col("close"))
+            & (pl.col("open") <= pl.col("high"))
+            & (pl.col("close") <= pl.col("high"))
+        )
+
+
+class Bar1s(_Bar):
+    """One-second bars from the tape; no row where nothing traded."""
+
+    table: ClassVar[str] = "market/bars_1s"
+
+
+class Bar1m(_Bar):
+    """One-minute bars, cascaded from one second."""
+
+    table: ClassVar[str] = "market/bars_1m"
+
+
+class Bar5m(_Bar):
+    """Five-minute bars, cascaded from one minute."""
+
+    table: ClassVar[str] = "market/bars_5m"

@@ -1,0 +1,98 @@
+"""Reports as assets: read typed frames, render, publish. What a page shows is decided in reports/."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from dagster_duckdb import DuckDBResource
+
+from quant_platform.calculators import liquidity
+from quant_platform.defs.partitions import dates_of
+from quant_platform.defs.resources import Platform
+from quant_platform.pipeline.recipes import RECIPES
+from quant_platform.reports import daily_market
+from quant_platform.reports.market_day import DailyMarket
+from quant_platform.storage import quarantine
+
+KEY = dg.AssetKey(["reports", "daily_market"])
+_CONTEXT_DAYS = 30
+_SPREAD_WIDTH_S = 300
+_READS = ("market/quotes", "market/gaps", "market/bars_5m", "statistics/price_statistics")
+
+
+def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Return the asset that renders one page a trading date."""
+
+    @dg.multi_asset(
+        name="reports__daily_market",
+        specs=[
+            dg.AssetSpec(
+                KEY,
+                deps=[*(dg.AssetKey(t.split("/")) for t in _READS), dg.AssetKey(["marts", "fct_daily_bars"])],
+                description="One page a trading date: candles, volume, spread, gaps, quarantine counts, coverage.",
+                group_name="reports",
+                owners=["team:data-platform"],
+                kinds={"plotly", "html"},
+                partitions_def=partitions,
+                freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36)),
+            )
+        ],
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def body(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], warehouse: DuckDBResource
+    ) -> Iterator[Any]:
+        for day in dates_of(context):
+            page = daily_market.write(inputs(platform, warehouse, day), platform.settings.reports)
+            context.add_asset_metadata(
+                {"path": dg.MetadataValue.path(str(page)), "bytes": page.stat().st_size},
+                asset_key=KEY,
+                partition_key=day.isoformat(),
+            )
+        yield dg.MaterializeResult(asset_key=KEY)
+
+    return body
+
+
+def inputs(platform: Platform, warehouse: DuckDBResource, day: date) -> DailyMarket:
+    """Read what one page shows: the mart over a read-only connection, the rest from the lake and the ledger."""
+    lake, settings = platform.engine.lake, platform.settings
+    with warehouse.get_connection() as connection:
+        daily = connection.sql(
+            "SELECT * FROM marts.fct_daily_bars WHERE trading_date BETWEEN ? AND ? ORDER BY symbol, trading_date",
+            params=[day - timedelta(days=_CONTEXT_DAYS), day],
+        ).pl()
+    bars_5m = lake.scan("market/bars_5m", None, day, day).collect()
+    quotes = lake.scan("market/quotes", None, day, day)
+    return DailyMarket(
+        date=day,
+        symbols=tuple(
+            i.symbol for i in settings.instruments if i.symbol in platform.engine.ledger.first_dates("market/trades")
+        ),
+        daily=daily,
+        bars_5m=bars_5m,
+        spreads=liquidity.quoted_spread(quotes.collect(), width_s=_SPREAD_WIDTH_S),
+        statistics=lake.scan("statistics/price_statistics", None, day, day).collect(),
+        gaps=lake.scan("market/gaps", None, day, day).collect(),
+        quarantine=quarantine.counts(settings.quarantine, day, day).drop("date"),
+        coverage=coverage(platform, day),
+        revised=bars_5m.filter(pl.col("revision") > 0).height,
+    )
+
+
+def coverage(platform: Platform, day: date) -> pl.DataFrame:
+    """Return one row per table and symbol with history: its status on that date, `missing` where it has none."""
+    rows = []
+    for table in RECIPES:
+        on_date = {o.unit.symbol: o for o in platform.engine.ledger.outcomes(table, start=day, end=day)}
+        for symbol, first in platform.engine.ledger.first_dates(table).items():
+            outcome = on_date.get(symbol)
+            if outcome:
+                rows.append((table, symbol, outcome.status.value, outcome.rows, outcome.bytes))
+            elif first <= day:
+                rows.append((table, symbol, "missing", 0, 0))
+    schema = {"table": pl.String, "symbol": pl.String, "status": pl.String, "rows": pl.Int64, "bytes": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")

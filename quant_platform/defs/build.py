@@ -1,0 +1,42 @@
+"""`build_defs`: everything that the code location holds. Tests and the CLI swap parts through `resource_overrides`."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from quant_platform.defs import jobs, schedules
+from quant_platform.defs.assets import market, marts, reports, statistics
+from quant_platform.defs.partitions import daily
+from quant_platform.defs.resources import Platform
+from quant_platform.defs.table_asset import table_asset
+
+
+def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Return the code location's definitions.
+
+    Args:
+        resource_overrides: Resources by name (`platform`, `warehouse`) that replace the default ones.
+
+    Raises:
+        SettingsError: platform.yaml or the environment is wrong.
+    """
+    # Checks with a status per date, and a first date without a session before it, are what we want and are tested.
+    for feature in ("partitions_def on an AssetCheckSpec", "`allow_nonexistent_upstream_partitions`"):
+        warnings.filterwarnings("ignore", message=f".*{feature}")
+    overrides = dict(resource_overrides or {})
+    platform: Platform = overrides.setdefault("platform", Platform())
+    partitions = daily(platform.settings.partitions.start)
+    job = jobs.daily_market(partitions)
+    return dg.Definitions(
+        assets=[
+            *(table_asset(spec, partitions) for spec in (*market.TABLES, *statistics.TABLES)),
+            marts.dbt_models(),
+            reports.daily_market_report(partitions),
+        ],
+        jobs=[job],
+        schedules=[schedules.daily_market(job)],
+        resources={"warehouse": marts.read_only_warehouse(platform.settings), **overrides},
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,54 @@
+"""The demo: seven simulated dates, as official archive files, through every asset."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from quant_platform.defs.backfill import Backfill, backfill
+from quant_platform.defs.resources import Platform
+from quant_platform.settings import Settings
+from quant_platform.simulation.market import MarketParams, write_archive
+
+SYMBOLS = ("SIMBTC", "SIMETH", "SIMSOL")
+FIRST_DATE = date(2024, 3, 4)
+DAYS = 7
+_REFERENCE_PRICES = {"SIMBTCUSDT": 60_000.0, "SIMETHUSDT": 2_600.0, "SIMSOLUSDT": 150.0}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo did, and how long each stage took."""
+
+    platform: Platform
+    filled: Backfill
+    seconds_by_stage: dict[str, float]
+
+
+def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platform: Callable[[Platform], None]) -> Demo:
+    """Simulate the archive into `$QP_HOME/simulated_archive`, then backfill it through the real parser.
+
+    Args:
+        settings: Used as they are, but for the archive's address and no instruments beside the simulated ones.
+        on_file: Told of each archive file and its rows.
+        on_platform: Given the platform before the backfill starts, so that it can be observed.
+    """
+    root = settings.home / "simulated_archive"
+    local = settings.feeds.binance_usdm.model_copy(update={"archive_url": root.as_uri()})
+    settings = settings.model_copy(update={"feeds": settings.feeds.model_copy(update={"binance_usdm": local})})
+    instruments = [settings.instrument(symbol) for symbol in SYMBOLS]
+    dates = [FIRST_DATE + timedelta(days=n) for n in range(DAYS)]
+    started = time.perf_counter()
+    write_archive(
+        root,
+        instruments=instruments,
+        dates=dates,
+        params=MarketParams(reference_prices=_REFERENCE_PRICES),
+        on_file=on_file,
+    )
+    simulated = time.perf_counter()
+    platform = Platform(settings)
+    on_platform(platform)
+    filled = backfill(platform, SYMBOLS, dates[0], dates[-1])
+    return Demo(platform, filled, {"simulate the archive": simulated - started, **filled.seconds_by_level})

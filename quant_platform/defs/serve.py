@@ -1,0 +1,100 @@
+"""`qp up`: the UI, the daemon and the report pages on 127.0.0.1 under one supervisor that leaves nothing behind."""
+
+import contextlib
+import functools
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from quant_platform.defs.instance import dagster_instance
+from quant_platform.settings import Settings
+
+HOST = "127.0.0.1"
+_SERVED = ("reports", "quarantine")
+_GRACE_S = 15
+
+
+def serve(settings: Settings, *, port: int, files_port: int, say: Callable[[str], None]) -> int:
+    """Run until Ctrl-C or SIGTERM, or until a child ends by itself; return the exit code.
+
+    Args:
+        settings: Where everything lies.
+        port: Of the Dagster UI.
+        files_port: Of the read-only pages of `reports/` and `quarantine/`.
+        say: Told, in whole sentences, what was started and why it stopped.
+    """
+    dagster_instance(settings).dispose()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    bin_folder = Path(sys.executable).parent
+    module = ["-m", "quant_platform.definitions"]
+    commands = {
+        "webserver": [str(bin_folder / "dagster-webserver"), "-h", HOST, "-p", str(port), *module],
+        "daemon": [str(bin_folder / "dagster-daemon"), "run", *module],
+    }
+    with _pages(settings.home, files_port), _children(commands) as children:
+        say(
+            f"The UI is at http://{HOST}:{port}, the reports are at http://{HOST}:{files_port}/reports/. "
+            "Ctrl-C stops all."
+        )
+        while not stop.wait(0.5):
+            for name, child in children.items():
+                if child.poll() is not None:
+                    say(f"The {name} ended by itself with exit code {child.returncode}; the others are stopped too.")
+                    return 1
+        say("Stopping.")
+    return 0
+
+
+@contextlib.contextmanager
+def _children(commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Start each command in a process group of its own, and end the whole groups on the way out."""
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in commands.items():
+            children[name] = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+        yield children
+    finally:
+        # The leaders end their own code servers when asked kindly; what is left of a group then is killed.
+        for child in children.values():
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(signal.SIGINT)
+        for child in children.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_S)
+        for child in children.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+@contextlib.contextmanager
+def _pages(home: Path, port: int) -> Iterator[None]:
+    handler = functools.partial(_ReadOnlyPages, directory=str(home))
+    with http.server.ThreadingHTTPServer((HOST, port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _ReadOnlyPages(http.server.SimpleHTTPRequestHandler):
+    """Files below `reports/` and `quarantine/`, nothing else of QP_HOME."""
+
+    def translate_path(self, path: str) -> str:
+        """Map a URL to a file, or to one that does not exist where it lies outside what is served."""
+        found = Path(super().translate_path(path)).resolve()
+        roots = [(Path(self.directory) / name).resolve() for name in _SERVED]
+        return str(found) if any(found.is_relative_to(root) for root in roots) else os.devnull + "/outside"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
+        """Stay quiet: the UI's log is the one to read."""

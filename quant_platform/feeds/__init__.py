@@ -1,0 +1,1 @@
+"""Venues' formats in, contract frames out. No analytics, no orchestration."""

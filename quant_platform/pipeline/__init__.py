@@ -1,0 +1,1 @@
+"""Bookkeeping around pure calculators: units of work, the ledger, the pool. No Dagster."""

@@ -1,0 +1,107 @@
+"""One recipe a table: what it reads, which code makes it, with which parameters. No pool, no Dagster, no arithmetic."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from quant_platform.calculators import bars, price_statistics
+from quant_platform.feeds import binance_archive, binance_csv, normalize
+from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work
+from quant_platform.settings import Settings
+
+_MINUTE_S = 60
+_MINUTES_PER_YEAR_24_7 = 365 * 24 * 60
+
+
+def _fetched_day(work: Work) -> Source | None:
+    day = binance_archive.fetch_day(
+        work.settings.feed_of(work.instrument).archive_url,
+        work.instrument,
+        work.unit.table,
+        work.unit.date,
+        landing=work.settings.landing,
+    )
+    return Source(day.fetched.path.name, day.fetched.sha256, day) if day else None
+
+
+def _parsed_day(work: Work) -> Built:
+    assert work.source is not None  # a unit with no source is absent and never built
+    parsed = binance_csv.read_day(work.source.handle, work.instrument, work.unit.date)
+    facts = {"time_unit": parsed.time_unit, "out_of_order": str(parsed.out_of_order)}
+    if parsed.tape:
+        facts["tape"] = parsed.tape
+    return Built(parsed.rows, parsed.quarantined, facts)
+
+
+def _gaps(work: Work) -> Built:
+    # Of the session before only the last trade counts: a hole over midnight is a hole of this date.
+    *before, today = (work.lake.scan(t, [s], d, d) for t, s, d in work.readable("market/trades"))
+    return Built(normalize.trade_gaps(pl.concat([*(f.sort("last_trade_id").tail(1) for f in before), today])))
+
+
+def _bars_1s(work: Work) -> Built:
+    return Built(bars.bars(work.scan("market/trades").collect()))
+
+
+def _bars_1m(work: Work) -> Built:
+    return Built(bars.cascade(work.scan("market/bars_1s").collect(), width_s=_MINUTE_S))
+
+
+def _bars_5m(work: Work) -> Built:
+    return Built(bars.cascade(work.scan("market/bars_1m").collect(), width_s=5 * _MINUTE_S))
+
+
+def _price_statistics(work: Work) -> Built:
+    closes = work.scan("market/bars_1m").select("ts_open", "symbol", "close", "ts_known").collect()
+    values = price_statistics.price_statistics(
+        closes, price_statistics.PriceStatisticsParams(**_statistics_parameters(work.settings))
+    )
+    assert work.session is not None  # a closed day is never built
+    return Built(values.filter(pl.col("ts_open") >= work.session.start))
+
+
+def _quarantine_parameters(settings: Settings) -> Mapping[str, Any]:
+    return {"max_quarantined_share": settings.quality.max_quarantined_share}
+
+
+def _statistics_parameters(settings: Settings) -> Mapping[str, Any]:
+    return {
+        **settings.analytics.price_statistics.model_dump(),
+        "periods_per_year": _MINUTES_PER_YEAR_24_7,
+    }
+
+
+def _from_archive(table: str) -> Recipe:
+    return Recipe(
+        table,
+        _parsed_day,
+        ("quant_platform.feeds.binance_csv",),
+        fetch=_fetched_day,
+        parameters=_quarantine_parameters,
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.table: recipe
+    for recipe in (
+        _from_archive("market/trades"),
+        _from_archive("market/quotes"),
+        Recipe(
+            "market/gaps",
+            _gaps,
+            ("quant_platform.feeds.normalize",),
+            (Input("market/trades", lookback_sessions=1),),
+        ),
+        Recipe("market/bars_1s", _bars_1s, ("quant_platform.calculators.bars",), (Input("market/trades"),)),
+        Recipe("market/bars_1m", _bars_1m, ("quant_platform.calculators.bars",), (Input("market/bars_1s"),)),
+        Recipe("market/bars_5m", _bars_5m, ("quant_platform.calculators.bars",), (Input("market/bars_1m"),)),
+        Recipe(
+            "statistics/price_statistics",
+            _price_statistics,
+            ("quant_platform.calculators.price_statistics",),
+            (Input("market/bars_1m", lookback_sessions=price_statistics.LOOKBACK_SESSIONS),),
+            parameters=_statistics_parameters,
+        ),
+    )
+}

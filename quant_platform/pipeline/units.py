@@ -1,0 +1,252 @@
+"""Units of work: one table, symbol and date; the recipe that builds one; the key that says when it is up to date.
+
+No pool, no ledger, no lake writes here.
+"""
+
+import ast
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date as Date  # noqa: N812  # `date` names fields here
+from enum import StrEnum
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from quant_platform.contracts._schema import contract_of, fingerprint
+from quant_platform.pipeline.sessions import Session, earlier_sessions, session
+from quant_platform.settings import Instrument, Settings
+from quant_platform.storage.lake import Footer, Lake, UnreadableFileError
+
+# Code that shapes a table's values; contracts count through the schema hash, storage through the file itself.
+_HASHED_PACKAGES = ("quant_platform.calculators", "quant_platform.feeds")
+
+
+class Unit(NamedTuple):
+    """One symbol-day of one table."""
+
+    table: str
+    symbol: str
+    date: Date
+
+    def __str__(self) -> str:
+        """Name the unit as messages do."""
+        return f"{self.table} {self.symbol} {self.date}"
+
+
+class UnitStatus(StrEnum):
+    """What became of a unit."""
+
+    OK = "ok"
+    ABSENT = "absent"  # the source has no such day
+    CALENDAR_CLOSED = "calendar_closed"
+    FAILED = "failed"
+    BLOCKED = "blocked"  # an input is missing, failed, or red
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether downstream units may read what it left."""
+        return self in {UnitStatus.OK, UnitStatus.ABSENT, UnitStatus.CALENDAR_CLOSED}
+
+
+class Source(NamedTuple):
+    """A raw file in landing that a unit parses."""
+
+    name: str
+    fingerprint: str
+    handle: Any
+
+
+class Built(NamedTuple):
+    """What a recipe made: good rows, quarantined rows, and facts for the file's footer."""
+
+    rows: pl.DataFrame
+    quarantined: pl.DataFrame | None = None
+    facts: Mapping[str, str] = {}  # never mutated
+
+
+class Input(NamedTuple):
+    """A table that a recipe reads, for the unit's date and so many sessions before it."""
+
+    table: str
+    lookback_sessions: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one table is made; functions are module-level, so that a worker process finds them by name."""
+
+    table: str
+    build: Callable[["Work"], Built]
+    code: tuple[str, ...]
+    inputs: tuple[Input, ...] = ()
+    fetch: Callable[["Work"], Source | None] | None = None
+    parameters: Callable[[Settings], Mapping[str, Any]] = lambda _: {}
+
+    @cached_property
+    def code_version(self) -> str:
+        """Hash of the build function, of the modules in `code`, and of the calculators and feeds they import."""
+        sources = [inspect.getsource(self.build), *(source for _, source in sorted(_closure(self.code)))]
+        return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A unit with all it needs: settings, lake, recipe, and the source once fetched."""
+
+    unit: Unit
+    recipe: Recipe
+    settings: Settings
+    lake: Lake
+    source: Source | None = None
+
+    @cached_property
+    def instrument(self) -> Instrument:
+        """The unit's row of platform.yaml."""
+        return self.settings.instrument(self.unit.symbol)
+
+    @cached_property
+    def session(self) -> Session | None:
+        """The unit's time window; None on a closed day."""
+        return session(self.instrument.calendar, self.unit.date)
+
+    def input_units(self) -> list[Unit]:
+        """Return the units that this one reads, lookback sessions included, oldest first."""
+        return [
+            Unit(table, self.unit.symbol, date)
+            for table, lookback in self.recipe.inputs
+            for date in [
+                *earlier_sessions(self.instrument.calendar, self.unit.date, lookback),
+                self.unit.date,
+            ]
+        ]
+
+    def readable(self, table: str) -> list[Unit]:
+        """Return the units of one input whose files are there and not red, oldest first."""
+        units = (unit for unit in self.input_units() if unit.table == table)
+        return [unit for unit in units if self.content_hash(unit)]
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """Return an input's rows, its lookback sessions included."""
+        return pl.concat([self.lake.scan(t, [s], d, d) for t, s, d in self.readable(table)])
+
+    def content_hash(self, unit: Unit) -> str | None:
+        """Return what the file says its data hash to; None where it is missing, damaged or red."""
+        return usable_hash(outcome_on_disk(self.lake, unit))
+
+    def key(self, content_hash: Callable[[Unit], str | None]) -> str:
+        """Return the hash of everything that determines the unit's rows.
+
+        Args:
+            content_hash: Gives an input unit's content hash; None where it is missing or red.
+        """
+        parts = {
+            "schema": fingerprint(contract_of(self.unit.table)),
+            "inputs": [(str(unit), content_hash(unit)) for unit in self.input_units()],
+            "source": self.source.fingerprint if self.source else None,
+            "code": self.recipe.code_version,
+            "parameters": dict(self.recipe.parameters(self.settings)),
+            "instrument": self.instrument.model_dump(mode="json"),
+            "latency_ms": self.settings.feed_of(self.instrument).assumed_latency_ms,
+            "session": [str(bound) for bound in self.session or ()],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One judgement on one unit; a red blocking check refuses the units downstream."""
+
+    passed: bool
+    is_blocking: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a unit, as the ledger keeps it."""
+
+    unit: Unit
+    status: UnitStatus
+    key: str = ""
+    content_hash: str = ""
+    rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    quarantined: int = 0
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    is_skipped: bool = False
+
+    @property
+    def is_red(self) -> bool:
+        """Whether a blocking check failed."""
+        return any(check.is_blocking and not check.passed for check in self.checks.values())
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether downstream units may build on it."""
+        return self.status.is_usable and not self.is_red
+
+
+def usable_hash(outcome: Outcome | None) -> str | None:
+    """Return the content hash that others may build on: None where there is no file, or a red one."""
+    return outcome.content_hash if outcome and outcome.content_hash and not outcome.is_red else None
+
+
+def outcome_of(unit: Unit, footer: Footer) -> Outcome:
+    """Return what a file's footer says of its unit."""
+    texts = footer.metadata
+    return Outcome(
+        unit,
+        UnitStatus(texts["status"]),
+        key=texts["key"],
+        content_hash=texts["content_hash"],
+        rows=footer.rows,
+        bytes=footer.bytes,
+        quarantined=int(texts["quarantined"]),
+        checks={name: CheckResult(**check) for name, check in json.loads(texts["checks"]).items()},
+        facts=json.loads(texts["facts"]),
+    )
+
+
+def outcome_on_disk(lake: Lake, unit: Unit) -> Outcome | None:
+    """Return what the unit's file says of it; None where there is none, or it is damaged or not of our making."""
+    try:
+        footer = lake.footer(*unit)
+    except UnreadableFileError:
+        return None
+    return outcome_of(unit, footer) if footer and "key" in footer.metadata else None
+
+
+@cache
+def _closure(modules: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ValueError(f"A recipe names the module '{name}', which does not exist.")
+        found[name] = Path(spec.origin).read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(found[name])):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            waiting += [n for n in names if n.startswith(_HASHED_PACKAGES) and _is_module(n)]
+    return frozenset(found.items())
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

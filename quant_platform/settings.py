@@ -1,0 +1,337 @@
+"""One tree of settings: platform.yaml, then QP_* environment variables on top. Nothing here opens the lake.
+
+`QP_CONFIG` names the file (default ./platform.yaml); any setting is `QP_SECTION__KEY`, for example
+`QP_FEEDS__BINANCE_USDM__ARCHIVE_URL`.
+"""
+
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as SourceError
+
+_PREFIX = "QP_"
+_USERINFO = re.compile(r"://[^/\s]+@")
+_ALWAYS_OPEN = "24/7"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SettingsError(ValueError):
+    """The configuration is wrong; the message names file, line and key, and says what to do."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose dates stay text, so that pydantic judges them and the message can name the key."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own class attribute
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Partitions(_Section):
+    """Where history begins."""
+
+    start: date = Field(date(2020, 1, 1), description="First trading date of every daily partition.")
+
+
+class BinanceFeed(_Section):
+    """One Binance market."""
+
+    ws_url: str = Field(description="WebSocket base, for capture.")
+    rest_url: str = Field(description="REST base, for refills and snapshots.")
+    archive_url: str = Field(description="Root of the public archive; file:// works.")
+    assumed_latency_ms: float = Field(
+        50.0, ge=0, allow_inf_nan=False, description="Added to ts_event where a row has no receive time."
+    )
+
+    @field_validator("archive_url")
+    @classmethod
+    def _archive_scheme(cls, value: str) -> str:
+        if not value.startswith(("https://", "http://", "file:///")):
+            raise ValueError("must start with https://, http:// or file:///")
+        return value.rstrip("/")
+
+
+class Feeds(_Section):
+    """Where data comes from."""
+
+    binance_usdm: BinanceFeed = BinanceFeed(
+        ws_url="wss://fstream.binance.com",
+        rest_url="https://fapi.binance.com",
+        archive_url="https://data.binance.vision",
+    )
+    binance_spot: BinanceFeed = BinanceFeed(
+        ws_url="wss://stream.binance.com:9443",
+        rest_url="https://api.binance.com",
+        archive_url="https://data.binance.vision",
+    )
+
+
+class Instrument(_Section):
+    """One symbol: the platform's unique name, the venue's wire name, and the market's rules for it."""
+
+    symbol: str = Field(min_length=1, description="The platform's unique name.")
+    venue_symbol: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="The name on the wire.")
+    feed: Literal["binance_usdm", "binance_spot"]
+    tape: Literal["trades", "aggTrades"] = Field("trades", description="Preferred tape; the other if it is absent.")
+    tick_size: Positive = Field(description="Smallest price step, in quote currency.")
+    lot_size: Positive = Field(description="Smallest quantity step, in base units.")
+    calendar: str = Field(_ALWAYS_OPEN, description="24/7 (UTC days), or an exchange_calendars name such as XNYS.")
+    sector: str = "other"
+
+    @field_validator("symbol")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value == "all" or "," in value or value != value.strip():
+            raise ValueError("'all' is reserved, a comma separates symbols, and spaces around a name are not seen")
+        return value
+
+    @field_validator("calendar")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value != _ALWAYS_OPEN:
+            import exchange_calendars
+
+            if value not in exchange_calendars.get_calendar_names():
+                raise ValueError("must be 24/7 or a name of exchange_calendars, such as XNYS")
+        return value
+
+
+class PriceStatistics(_Section):
+    """Windows of statistics/price_statistics, in one-minute bars."""
+
+    window_bars: int = Field(60, ge=4)
+    bollinger_bars: int = Field(20, ge=2)
+    bollinger_width: Positive = 2.0
+
+    @model_validator(mode="after")
+    def _bands_within_window(self) -> Self:
+        if self.bollinger_bars > self.window_bars:
+            raise ValueError(f"bollinger_bars ({self.bollinger_bars}) must not exceed window_bars ({self.window_bars})")
+        return self
+
+
+class Analytics(_Section):
+    """Parameters of calculators."""
+
+    price_statistics: PriceStatistics = PriceStatistics()
+
+
+class Quality(_Section):
+    """What turns a blocking check red."""
+
+    max_quarantined_share: float = Field(
+        0.01, ge=0, le=1, description="Of a symbol-day's rows; above it the contract check is red."
+    )
+
+
+class Pipeline(_Section):
+    """The local pool."""
+
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=0, description="Processes; 0 = in this one.")
+    memory_budget_mb: Positive = Field(4096, description="Estimated memory of all units under way at once.")
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    home: Path = Field(Path("var"), description="Where everything is written.")
+    lake_uri: str = Field("", description="Default: file://<home>/lake.")
+    redis_url: SecretStr | None = Field(None, description="An own Redis server; unset: embedded.")
+    partitions: Partitions = Partitions()
+    feeds: Feeds = Feeds()
+    instruments: tuple[Instrument, ...] = ()
+    analytics: Analytics = Analytics()
+    quality: Quality = Quality()
+    pipeline: Pipeline = Pipeline()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _places(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            values["home"] = Path(values.get("home") or "var").expanduser().absolute()
+            values["lake_uri"] = values.get("lake_uri") or (values["home"] / "lake").as_uri()
+        return values
+
+    @field_validator("instruments")
+    @classmethod
+    def _unique(cls, value: tuple[Instrument, ...]) -> tuple[Instrument, ...]:
+        names = [instrument.symbol for instrument in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"symbol {', '.join(twice)} stands more than once: every symbol needs its own name")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, which arrives as the initial values."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @property
+    def landing(self) -> Path:
+        """Every raw input, until retention."""
+        return self.home / "landing"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rows that broke a rule."""
+        return self.home / "quarantine"
+
+    @property
+    def reports(self) -> Path:
+        """Rendered reports."""
+        return self.home / "reports"
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file that only dbt writes."""
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def ledger(self) -> Path:
+        """The index of units."""
+        return self.home / "ledger.sqlite"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's storage."""
+        return self.home / "dagster"
+
+    @property
+    def assumed_latency_ms(self) -> dict[str, float]:
+        """By symbol: what `Lake` adds to ts_event where a row has no receive time."""
+        return {i.symbol: self.feed_of(i).assumed_latency_ms for i in self.instruments}
+
+    def feed_of(self, instrument: Instrument) -> BinanceFeed:
+        """Return the settings of the instrument's feed."""
+        feed: BinanceFeed = getattr(self.feeds, instrument.feed)
+        return feed
+
+    def instrument(self, symbol: str) -> Instrument:
+        """Return one instrument.
+
+        Raises:
+            SettingsError: platform.yaml has no such symbol; the message lists those it has.
+        """
+        for instrument in self.instruments:
+            if instrument.symbol == symbol:
+                return instrument
+        known = ", ".join(i.symbol for i in self.instruments) or "none"
+        raise SettingsError(
+            f"There is no instrument '{symbol}' in {config_path()}. Known: {known}. Add it under 'instruments:'."
+        )
+
+
+def config_path() -> Path:
+    """Return the configuration file's path: `QP_CONFIG`, else ./platform.yaml."""
+    return Path(os.environ.get("QP_CONFIG") or "platform.yaml").expanduser()
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read platform.yaml and the environment.
+
+    Raises:
+        SettingsError: A file, line and key that does not fit, in whole sentences, one line each.
+    """
+    path = path or config_path()
+    if not path.is_file():
+        raise SettingsError(f"There is no configuration file {path}. Write one, or set QP_CONFIG to its path.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        nodes = yaml.compose(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SettingsError(f"{path}, line {line}: this is not YAML: {error.problem}.") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} is not YAML in UTF-8: {error}.") from None
+    if not isinstance(tree, dict | None) or not all(isinstance(key, str) for key in tree or ()):
+        raise SettingsError(f"{path}, line 1: the file must hold names and values, not a {type(tree).__name__}.")
+    try:
+        return Settings(**(tree or {}))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(path, nodes, problem) for problem in error.errors())) from None
+    except SourceError as error:
+        named = [f"{_PREFIX}{name}".upper() for name in Settings.model_fields if f'"{name}"' in str(error)]
+        variables = ", ".join(sorted(v for v in os.environ if v.upper().startswith(tuple(named))))
+        raise SettingsError(
+            f"environment variable {variables}: a whole section must be JSON ({error.__cause__}). "
+            "Set its parts one by one instead, as QP_SECTION__KEY."
+        ) from None
+
+
+def masked(text: str) -> str:
+    """Return the text with user and password in URLs replaced."""
+    return _USERINFO.sub("://***@", text)
+
+
+def _sentence(path: Path, nodes: yaml.Node | None, problem: Any) -> str:
+    location = [str(part) if not isinstance(part, int) else part for part in problem["loc"]]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such setting; look at its spelling"
+    is_shown = problem["type"] != "extra_forbidden" and isinstance(problem["input"], str | int | float)
+    given = f" (it is {masked(repr(problem['input']))})" if is_shown else ""
+    where = f"{path}, line {_line(nodes, location)}"
+    # A part, or the section that holds it, may come from the environment, which wins.
+    names = {
+        _PREFIX + "__".join(str(part) for part in location[:depth]).upper() for depth in range(1, len(location) + 1)
+    }
+    if variables := sorted(v for v in os.environ if v.upper() in names):
+        where = f"environment variable {', '.join(variables)}"
+    return f"{where}: {key or 'the file'}: {message}{given}."
+
+
+def _line(node: yaml.Node | None, location: list[str | int]) -> int:
+    line = node.start_mark.line + 1 if node else 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

@@ -1,0 +1,1 @@
+"""Seeded markets that write the venues' real file formats, so that the real parsers run on them."""

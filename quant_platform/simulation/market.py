@@ -1,0 +1,329 @@
+"""A seeded market: quotes and trades around a hidden price, written as the venue's own archive files.
+
+Here: the order flow and what it does at the touch. Not here: the hidden price itself (`latent_price`) and how
+a file is laid out (`market_files`). Everything is a pure function of the parameters, the instrument and the date.
+
+Part of the orders, and the sizes at the touch, lean towards the hidden price's next seconds, so that markouts,
+imbalance and toxicity have something real to find. Trades print at the quote that stood strictly before them or
+sweep through it, never inside the spread. The hidden price does not answer to a trade, and trades do not consume
+the sizes at the touch.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from quant_platform.settings import Instrument
+from quant_platform.simulation.latent_price import (
+    EPOCH,
+    SECONDS,
+    FloatArray,
+    LatentDay,
+    generator,
+    latent_day,
+)
+from quant_platform.simulation.market_files import (
+    BoolArray,
+    IntArray,
+    Quotes,
+    Trades,
+    units_per_second,
+    write_quotes,
+    write_trades,
+)
+
+_REFERENCE_PRICES: Mapping[str, float] = {"BTCUSDT": 60_000.0, "ETHUSDT": 2_600.0, "SOLUSDT": 150.0}
+# A day has between the floor and this much more of rows.
+_SURPLUS = 0.25
+_FORESIGHT_S = 5
+_LARGEST_RUN_ORDERS = 500
+_SIZE_TAIL = 1.6
+_LARGEST_SIZE = 10_000.0
+_UPDATE_ID_STEP = 64
+_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("trades_per_day", "quotes_per_day"), lambda value: value >= 1, ">= 1"),
+    (("seed", "volatility_of_volatility", "spread_ticks"), lambda value: value >= 0, ">= 0"),
+    (
+        ("daily_volatility", "run_exponent", "order_notional", "touch_notional"),
+        lambda value: value > 0,
+        "> 0",
+    ),
+    (
+        ("correlation", "seasonality", "reprice_share", "noise_share", "informed_share"),
+        lambda value: 0 <= value <= 1,
+        "between 0 and 1",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketParams:
+    """What a simulated market is like.
+
+    Attributes:
+        seed: The same seed gives the same bytes.
+        trades_per_day: Floor of the tape's rows per symbol-day; a day has up to a quarter more.
+        quotes_per_day: Floor of the quotes per symbol-day; a day has up to a quarter more.
+        reference_prices: By venue symbol, in quote currency, the level that prices revert to over weeks; a
+            symbol that is not named gets between 20,000 and 80,000 ticks.
+        daily_volatility: Standard deviation of a day's log return.
+        volatility_of_volatility: Standard deviation of log volatility within the day.
+        correlation: Of the hidden returns of any two symbols.
+        seasonality: 0 = every hour alike, 1 = the busy hours of a crypto venue.
+        spread_ticks: Scale of the spread's ticks beyond the first at usual volatility; it widens with it.
+        reprice_share: Share of quotes that move the price; the others change a size only.
+        run_exponent: Tail exponent of the lengths of same-sided runs of orders; smaller is longer memory.
+        noise_share: Share of orders whose side is a coin toss.
+        informed_share: Share of orders on the side of the hidden price's next seconds.
+        order_notional: Scale of an order's value, in quote currency; sizes have a Pareto tail above it.
+        touch_notional: Median value resting at the best bid or offer, in quote currency.
+    """
+
+    seed: int = 7
+    trades_per_day: int = 100_000
+    quotes_per_day: int = 200_000
+    reference_prices: Mapping[str, float] = field(default_factory=lambda: dict(_REFERENCE_PRICES))
+    daily_volatility: float = 0.025
+    volatility_of_volatility: float = 0.5
+    correlation: float = 0.7
+    seasonality: float = 1.0
+    spread_ticks: float = 0.6
+    reprice_share: float = 0.3
+    run_exponent: float = 1.5
+    noise_share: float = 0.25
+    informed_share: float = 0.15
+    order_notional: float = 1_000.0
+    touch_notional: float = 100_000.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated.
+
+        Raises:
+            ValueError: A parameter is outside its bounds; the message names it.
+        """
+        for names, is_allowed, bounds in _BOUNDS:
+            for name in names:
+                if not is_allowed(getattr(self, name)):
+                    raise ValueError(f"{name} must be {bounds}, was {getattr(self, name)}")
+        if self.noise_share + self.informed_share > 1:
+            raise ValueError(f"noise_share + informed_share must be <= 1, was {self.noise_share + self.informed_share}")
+        for symbol, price in self.reference_prices.items():
+            if not price > 0:
+                raise ValueError(f"reference_prices[{symbol!r}] must be > 0, was {price}")
+
+
+def write_archive(
+    root: Path,
+    *,
+    instruments: Sequence[Instrument],
+    dates: Sequence[date],
+    params: MarketParams | None = None,
+    on_file: Callable[[Path, int], None] | None = None,
+) -> list[Path]:
+    """Write simulated symbol-days as official archive zips with `.CHECKSUM` files under `root`.
+
+    Every symbol-day gets its instrument's tape; USD-M instruments get a bookTicker too, as in the archive.
+    Each file's bytes depend on the parameters, the instrument and the date alone, so a call may add dates later:
+    trade ids run on, update ids rise, and a day opens where the day before closed.
+
+    Args:
+        root: Becomes the archive: `archive_url: file://<root>` reads it.
+        instruments: Whose days; the tape, tick and lot sizes are theirs.
+        dates: UTC dates, any order.
+        params: The market; `MarketParams()` when not given.
+        on_file: Called in the caller's thread after each zip, with its path and its number of rows.
+
+    Returns:
+        The zips, by date, then instrument as given, the tape before the quotes.
+
+    Raises:
+        ValueError: A date is before 2017-01-01.
+        OSError: `root` cannot be written.
+    """
+    market = params or MarketParams()
+    for day in dates:
+        if day < EPOCH:
+            raise ValueError(f"dates must not be before {EPOCH}, was {day}: no simulated market existed then")
+    units = [(instrument, day) for day in sorted(set(dates)) for instrument in instruments]
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        futures = [pool.submit(_write_day, root, instrument, day, market) for instrument, day in units]
+        try:
+            for future in as_completed(futures):
+                for path, rows in future.result():
+                    if on_file is not None:
+                        on_file(path, rows)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [path for future in futures for path, _ in future.result()]
+
+
+def _write_day(root: Path, instrument: Instrument, day: date, params: MarketParams) -> list[tuple[Path, int]]:
+    latent = latent_day(
+        seed=params.seed,
+        venue_symbol=instrument.venue_symbol,
+        day=day,
+        reference_price=_reference_price(instrument, params),
+        daily_volatility=params.daily_volatility,
+        volatility_of_volatility=params.volatility_of_volatility,
+        correlation=params.correlation,
+        seasonality=params.seasonality,
+    )
+    quotes = _quotes(instrument, day, latent, params)
+    trades = _trades(instrument, day, latent, quotes, params)
+    written = [(write_trades(root, instrument, day, trades), len(trades.row_id))]
+    if instrument.feed == "binance_usdm":
+        written.append((write_quotes(root, instrument, day, quotes), len(quotes.update_id)))
+    return written
+
+
+def _reference_price(instrument: Instrument, params: MarketParams) -> float:
+    if instrument.venue_symbol in params.reference_prices:
+        return params.reference_prices[instrument.venue_symbol]
+    return instrument.tick_size * (20_000 + zlib.crc32(instrument.venue_symbol.encode()) % 60_000)
+
+
+def _quotes(instrument: Instrument, day: date, latent: LatentDay, params: MarketParams) -> Quotes:
+    rng = _stream(params, instrument, "quotes", day.toordinal())
+    count = int(_daily_counts(instrument, day, params, kind="quotes", floor=params.quotes_per_day)[-1])
+    per_second = units_per_second(instrument, day)
+    time = _event_times(rng, latent, count, per_second)
+    time[0] = 0
+    second = time // per_second
+
+    moves = rng.random(count) < params.reprice_share
+    moves[0] = True
+    moving = np.flatnonzero(moves)
+    seconds = time[moving] / per_second
+    mid_ticks = np.exp(np.interp(seconds, np.arange(SECONDS + 1), latent.log_price)) / instrument.tick_size
+    beyond_first = params.spread_ticks * latent.relative_volatility[second[moving]]
+    spread = 1 + np.floor(rng.standard_exponential(len(moving)) * beyond_first).astype(np.int64)
+    bid = np.maximum(np.rint(mid_ticks - spread / 2).astype(np.int64), 1)
+    standing = np.cumsum(moves) - 1
+    bid_ticks, ask_ticks = bid[standing], (bid + spread)[standing]
+
+    # The side that the price is about to leave is thin, and the other is thick.
+    lean = 0.5 * np.clip(latent.foresight(horizon_s=_FORESIGHT_S), -2, 2)[second]
+    scale_lots = params.touch_notional / (_reference_price(instrument, params) * instrument.lot_size)
+    is_bid_update = rng.random(count) < 0.5
+    start = _midnight(day, per_second)
+    shown = np.minimum(
+        np.maximum.accumulate(time + rng.integers(0, 3, count) * per_second // 1_000),
+        SECONDS * per_second - 1,
+    )
+    id_room = 2 * _UPDATE_ID_STEP * params.quotes_per_day * (day - EPOCH).days
+    return Quotes(
+        update_id=_first_id(instrument) + id_room + np.cumsum(rng.integers(1, _UPDATE_ID_STEP, count)),
+        bid_ticks=bid_ticks,
+        bid_lots=_standing_lots(rng, scale_lots, lean, _changes(bid_ticks) | is_bid_update),
+        ask_ticks=ask_ticks,
+        ask_lots=_standing_lots(rng, scale_lots, -lean, _changes(ask_ticks) | ~is_bid_update),
+        transaction_time=start + time,
+        event_time=start + shown,
+    )
+
+
+def _trades(instrument: Instrument, day: date, latent: LatentDay, quotes: Quotes, params: MarketParams) -> Trades:
+    rng = _stream(params, instrument, "trades", day.toordinal())
+    is_aggregate = instrument.tape == "aggTrades"
+    counts = _daily_counts(instrument, day, params, kind="trades", floor=params.trades_per_day)
+    count = int(counts[-1])
+    per_second = units_per_second(instrument, day)
+
+    # One order can print several times: same instant, same side, deeper and deeper. An aggregate is one price
+    # of one order, so within an order every aggregate lies deeper.
+    is_order = rng.random(count) < (0.9 if is_aggregate else 0.6)
+    is_order[0] = True
+    order = np.cumsum(is_order) - 1
+    orders = int(order[-1]) + 1
+    start = _midnight(day, per_second)
+    order_time = np.maximum(_event_times(rng, latent, orders, per_second), 1)
+    is_buy = (_order_signs(rng, latent, order_time // per_second, params) > 0)[order]
+
+    is_deeper = ~is_order & (is_aggregate | (rng.random(count) < 0.3))
+    depth = np.cumsum(is_deeper * rng.geometric(0.5, count))
+    through = depth - depth[np.flatnonzero(is_order)][order]
+    prevailing = (np.searchsorted(quotes.transaction_time, start + order_time, side="left") - 1)[order]
+    price_ticks = np.where(
+        is_buy,
+        quotes.ask_ticks[prevailing] + through,
+        np.maximum(quotes.bid_ticks[prevailing] - through, 1),
+    )
+    scale_lots = params.order_notional / (_reference_price(instrument, params) * instrument.lot_size)
+    lots = 1 + (scale_lots * np.minimum(rng.pareto(_SIZE_TAIL, count), _LARGEST_SIZE)).astype(np.int64)
+
+    row_id = _first_id(instrument) + int(counts[:-1].sum()) + np.arange(count)
+    first_id, last_id = row_id, row_id
+    if is_aggregate:
+        # Half as many prints again as there are rows, a number that later days can count on.
+        more = np.bincount(rng.integers(0, count, count // 2), minlength=count)
+        last_id = row_id + int((counts[:-1] // 2).sum()) + np.cumsum(more)
+        first_id = last_id - more
+    return Trades(
+        row_id=row_id,
+        first_id=first_id,
+        last_id=last_id,
+        price_ticks=price_ticks,
+        lots=lots,
+        time=start + order_time[order],
+        is_buyer_maker=~is_buy,
+    )
+
+
+def _order_signs(rng: np.random.Generator, latent: LatentDay, second: IntArray, params: MarketParams) -> FloatArray:
+    """Return each order's side: runs of power-law length, some coin tosses, some that know what comes."""
+    orders = len(second)
+    lengths = 1 + np.minimum(rng.pareto(params.run_exponent, orders), _LARGEST_RUN_ORDERS - 1).astype(np.int64)
+    coins = rng.choice([-1.0, 1.0], (2, orders))
+    runs = np.repeat(coins[0], lengths)[:orders]
+    what = rng.random(orders)
+    informed = np.copysign(1.0, latent.foresight(horizon_s=_FORESIGHT_S)[second])
+    return np.select(
+        [what < params.noise_share, what < params.noise_share + params.informed_share],
+        [coins[1], informed],
+        runs,
+    )
+
+
+def _event_times(rng: np.random.Generator, latent: LatentDay, count: int, per_second: int) -> IntArray:
+    """Return sorted times since midnight in file units: bursts on a clock that runs with the activity."""
+    # Squared normals are waiting times with twice an exponential's variance: bursts and lulls.
+    elapsed = np.cumsum(np.square(rng.standard_normal(count + 1)))
+    clock = np.concatenate([[0.0], np.cumsum(latent.activity)])
+    seconds = np.interp(elapsed[:-1] * (clock[-1] / elapsed[-1]), clock, np.arange(SECONDS + 1))
+    return np.asarray(np.minimum((seconds * per_second).astype(np.int64), SECONDS * per_second - 1))
+
+
+def _standing_lots(rng: np.random.Generator, scale_lots: float, lean: FloatArray, is_update: BoolArray) -> IntArray:
+    """Return the quantity at one side of the touch: a new one at each update, standing in between."""
+    at = np.flatnonzero(is_update)
+    drawn = 1 + (scale_lots * np.exp(rng.standard_normal(len(at)) + lean[at])).astype(np.int64)
+    return np.asarray(drawn[np.cumsum(is_update) - 1])
+
+
+def _changes(ticks: IntArray) -> BoolArray:
+    return np.asarray(np.diff(ticks, prepend=ticks[0] - 1) != 0)
+
+
+def _daily_counts(instrument: Instrument, day: date, params: MarketParams, *, kind: str, floor: int) -> IntArray:
+    """Return the number of rows of each day from the epoch to `day`, so that ids run on across dates."""
+    share = _stream(params, instrument, kind, "counts").random((day - EPOCH).days + 1)
+    return floor + (share * _SURPLUS * floor).astype(np.int64)
+
+
+def _stream(params: MarketParams, instrument: Instrument, *key: int | str) -> np.random.Generator:
+    return generator(params.seed, instrument.feed, instrument.venue_symbol, *key)
+
+
+def _first_id(instrument: Instrument) -> int:
+    return 1_000_000_000 + zlib.crc32(instrument.venue_symbol.encode())
+
+
+def _midnight(day: date, per_second: int) -> int:
+    return (day - date(1970, 1, 1)).days * SECONDS * per_second

@@ -1,0 +1,1 @@
+"""Where data rests: the lake, the quarantine, the warehouse. No calculation, no orchestration."""

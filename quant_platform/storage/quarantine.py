@@ -1,0 +1,58 @@
+"""Rows that broke a rule: `quarantine/<table>/date=…/<symbol>.parquet`, with the rule, the file and the line."""
+
+from datetime import date as Date  # noqa: N812  # `date` names parameters here
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+
+from quant_platform.storage.atomic import published, sweep
+
+SCHEMA = pl.Schema(
+    {
+        "rule": pl.String,
+        "source_file": pl.String,
+        "source_line": pl.Int64,
+        "raw": pl.String,
+        "table": pl.String,
+        "symbol": pl.String,
+    }
+)
+
+
+def put(root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | None) -> None:
+    """Make the symbol-day's quarantine hold exactly these rows; none removes the file of an earlier build.
+
+    Args:
+        root: The quarantine folder.
+        table: The table that the rows were meant for.
+        symbol: The platform's name.
+        date: Trading date.
+        rows: Columns `rule`, `source_file`, `source_line`, `raw` (the row as the source wrote it).
+    """
+    path = root / table / f"date={date.isoformat()}" / f"{quote(symbol, safe='')}.parquet"
+    sweep(path)
+    if rows is None or rows.is_empty():
+        path.unlink(missing_ok=True)
+        return
+    named = rows.with_columns(table=pl.lit(table), symbol=pl.lit(symbol))
+    with published(path) as temporary:
+        named.select(SCHEMA.names()).cast(dict(SCHEMA)).write_parquet(temporary)
+
+
+def counts(root: Path, start: Date, end: Date) -> pl.DataFrame:
+    """Return quarantined rows by `date table symbol rule`, dates inclusive, largest counts first."""
+    frames = [
+        pl.read_parquet(path)
+        .group_by("table", "symbol", "rule")
+        .agg(rows=pl.len().cast(pl.Int64))
+        .with_columns(date=pl.lit(day))
+        for path in sorted(root.glob("*/*/date=*/*.parquet"))
+        if start <= (day := Date.fromisoformat(path.parent.name.removeprefix("date="))) <= end
+    ]
+    empty = pl.DataFrame(
+        schema={"date": pl.Date, "table": pl.String, "symbol": pl.String, "rule": pl.String, "rows": pl.Int64}
+    )
+    return pl.concat([empty, *(f.select(empty.columns) for f in frames)]).sort(
+        "rows", "table", "symbol", "rule", descending=[True, False, False, False]
+    )
