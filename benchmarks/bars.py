@@ -15,7 +15,7 @@ WIDTHS_S = {"1s": 1, "1m": 60, "5m": 300}
 FIGURES = ("open", "high", "low", "close", "volume", "vwap", "trade_count", "buy_volume", "sell_volume")
 TOLERANCE = 1e-9
 _NS = 1_000_000_000
-_ARCTIC = ("arcticdb==6.28.2", "pandas==2.3.3", "numpy==2.4.6", "pyarrow==25.0.1")
+ARCTIC = ("arcticdb==6.28.2", "pandas==2.3.3", "numpy==2.4.6", "pyarrow==25.0.1")
 _NUMBA = ("numba==0.68.1", "numpy==2.4.6", "pyarrow==25.0.1", "pandas==3.1.1")
 
 Bars = Mapping[str, Any]
@@ -40,7 +40,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
         "DuckDB, cascaded, same file": ("duckdb_cascaded", (), {"file": written.path}),
         "ArcticDB + pandas": (
             "arctic_pandas",
-            ("arctic", *_ARCTIC),
+            ("arctic", *ARCTIC),
             {"file": written.path, "store": str(folder / "arctic")},
         ),
         "fused read + numba fold": ("numba_fold", ("numba", *_NUMBA), {"file": written.path}),
@@ -119,7 +119,7 @@ def _notes() -> dict[str, str]:
         "DuckDB ×3, same file": f"one query per width; {duckdb.__version__}",
         "DuckDB ×3, its default file": "written by `COPY … (FORMAT parquet)`",
         "DuckDB, cascaded, same file": "1 m from 1 s, 5 m from 1 m; shown, not judged",
-        "ArcticDB + pandas": f"`resample` in its C++ to 1 s, pandas to 1 m and 5 m; LMDB; {_ARCTIC[0]}",
+        "ArcticDB + pandas": f"`resample` in its C++ to 1 s, pandas to 1 m and 5 m; LMDB; {ARCTIC[0]}",
         "fused read + numba fold": f"row groups decoded in threads while one loop folds; {_NUMBA[0]}",
     }
 

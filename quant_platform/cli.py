@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from quant_platform.pipeline.units import Outcome
 
 app = typer.Typer(
-    help="Ticks in, trusted bars, analytics and reports out.", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+    help="Ticks in, trusted bars, analytics and reports out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
 )
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
@@ -319,7 +322,7 @@ def _print_week(done: "Demo") -> None:
     _show(rows, as_json=False, nothing="Nothing was built.")
     raw = [o for o in outcomes if o.unit.table in {"market/trades", "market/quotes"}]
     ticks, stages = sum(o.rows for o in raw), done.seconds_by_stage
-    ingest = next(s for name, s in stages.items() if "market/trades" in name)
+    ingest = next(s for name, s in stages.items() if "trades" in name)
     settings = done.platform.settings
     out.print(f"\nChecks: {done.filled.checks_passed} passed, {done.filled.checks_failed} failed.", highlight=False)
     if ticks:

@@ -8,7 +8,7 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, Self
 
 import yaml
 from pydantic import (
@@ -123,9 +123,15 @@ class Instrument(_Section):
 class PriceStatistics(_Section):
     """Windows of statistics/price_statistics, in one-minute bars."""
 
-    window_bars: int = Field(60, ge=4)
+    window_bars: int = Field(60, ge=5)
     bollinger_bars: int = Field(20, ge=2)
     bollinger_width: Positive = 2.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.bollinger_bars > self.window_bars:
+            raise ValueError(f"bollinger_bars {self.bollinger_bars} must not exceed window_bars {self.window_bars}")
+        return self
 
     @model_validator(mode="after")
     def _bands_within_window(self) -> Self:

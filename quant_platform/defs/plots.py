@@ -33,7 +33,7 @@ def candles(lake: Lake, table: str, day: date) -> str:
 def spreads(lake: Lake, table: str, day: date) -> str:
     """Return the time-weighted quoted spread in bps, one panel a symbol."""
     rows = liquidity.quoted_spread(lake.scan(table, None, day, day).collect(), width_s=_WIDTH_S)
-    return _panels(rows, lambda axes, part: axes.plot(part["ts_open"], part["spread_bps"], color=_LINE, linewidth=0.8))
+    return _panels(rows, lambda axes, hours, part: axes.plot(hours, part["spread_bps"], color=_LINE, linewidth=0.8))
 
 
 def bands(lake: Lake, table: str, day: date) -> str:
@@ -41,37 +41,37 @@ def bands(lake: Lake, table: str, day: date) -> str:
     return _panels(lake.scan(table, None, day, day).collect(), _draw_bands)
 
 
-def _draw_candles(axes: "Axes", part: pl.DataFrame) -> None:
+def _draw_candles(axes: "Axes", hours: pl.Series, part: pl.DataFrame) -> None:
     colours = [_UP if up else _DOWN for up in (part["close"] >= part["open"]).to_list()]
-    bodies = part.select(bottom=pl.min_horizontal("open", "close"), height=(pl.col("open") - pl.col("close")).abs())
-    axes.vlines(part["ts_open"], part["low"], part["high"], colors=colours, linewidth=0.5)
-    axes.bar(part["ts_open"], bodies["height"], 0.0026, bodies["bottom"], color=colours)
+    # Two collections of lines: a patch for each body would cost a hundred times as much.
+    axes.vlines(hours, part["low"], part["high"], colors=colours, linewidth=0.5)
+    axes.vlines(hours, part["open"], part["close"], colors=colours, linewidth=1.6)
 
 
-def _draw_bands(axes: "Axes", part: pl.DataFrame) -> None:
-    axes.fill_between(part["ts_open"], part["bollinger_lower"], part["bollinger_upper"], color=_LINE, alpha=0.25)
-    axes.plot(part["ts_open"], part["price"], color=_LINE, linewidth=0.7)
+def _draw_bands(axes: "Axes", hours: pl.Series, part: pl.DataFrame) -> None:
+    axes.fill_between(hours, part["bollinger_lower"], part["bollinger_upper"], color=_LINE, alpha=0.25)
+    axes.plot(hours, part["price"], color=_LINE, linewidth=0.7)
 
 
-def _panels(rows: pl.DataFrame, draw: Callable[["Axes", pl.DataFrame], object]) -> str:
-    """Draw one panel a symbol and return the picture as Markdown; text where there is nothing to draw."""
+def _panels(rows: pl.DataFrame, draw: Callable[["Axes", pl.Series, pl.DataFrame], object]) -> str:
+    """Draw one panel a symbol over the hours of the date; return the picture as Markdown, or text if there is none."""
     if rows.is_empty():
         return "Nothing traded on this date."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.dates import ConciseDateFormatter
     from matplotlib.figure import Figure
 
     parts = rows.partition_by("symbol", as_dict=True)
-    figure = Figure(figsize=(7, 1.7 * len(parts)), dpi=80, layout="constrained")
+    midnight = rows["ts_open"].dt.truncate("1d").min()
+    figure = Figure(figsize=(7, 1.7 * len(parts)), dpi=80)
     FigureCanvasAgg(figure)
-    for axes, ((symbol,), part) in zip(
-        figure.subplots(len(parts), squeeze=False)[:, 0], sorted(parts.items()), strict=True
-    ):
-        draw(axes, part)
+    panels = figure.subplots(len(parts), sharex=True, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=0.11, right=0.99, top=1 - 0.12 / len(parts), bottom=0.2 / len(parts), hspace=0.3)
+    for axes, ((symbol,), part) in zip(panels, sorted(parts.items()), strict=True):
+        draw(axes, (part["ts_open"] - midnight).dt.total_seconds() / 3600, part)
         axes.set_title(str(symbol), loc="left", fontsize=8)
         axes.tick_params(labelsize=7)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]  # matplotlib's
         axes.margins(x=0.01)
+    panels[-1].set_xlabel("hour, UTC", fontsize=7)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})"

@@ -1,10 +1,15 @@
 """Schedules: when jobs start by themselves."""
 
 import dagster as dg
+from dagster._core.definitions.partitions.partitioned_schedule import (
+    UnresolvedPartitionedAssetScheduleDefinition,
+)
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
-def daily_market(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def daily_market(
+    job: UnresolvedAssetJobDefinition,
+) -> dg.ScheduleDefinition | UnresolvedPartitionedAssetScheduleDefinition:
     """Return the schedule of the daily report: 06:00 UTC, when the archive has the day that ended at midnight."""
     return dg.build_schedule_from_partitioned_job(
         job,

@@ -17,8 +17,8 @@ from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Outcome, UnitStatus
 
 POOL = "lake"
-# A plot costs more than the event that carries it: a range run draws the newest dates only.
-_PLOTTED_DATES = 3
+# A plot costs more than the event that carries it: a range run draws its newest date, which the asset's page shows.
+_PLOTTED_DATES = 1
 _LOGGED_EVERY = 25
 
 

@@ -2,8 +2,8 @@
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import asdict
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from pathlib import Path
@@ -28,8 +28,9 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._kept = threading.local()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._connect()) as connection, connection:
+        with self._connection() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(_CREATE)
 
@@ -38,7 +39,7 @@ class Ledger:
 
         A failed or blocked unit keeps the key, hash, rows and bytes of the file that it left untouched.
         """
-        with closing(self._connect()) as connection, connection:
+        with self._connection() as connection:
             for outcome in outcomes:
                 if outcome.status.is_usable:
                     connection.execute("INSERT OR REPLACE INTO units VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", _row(outcome))
@@ -59,21 +60,22 @@ class Ledger:
     ) -> list[Outcome]:
         """Return what is known, by table, date and symbol; dates inclusive."""
         wanted = None if symbols is None else set(symbols)
-        with closing(self._connect()) as connection:
-            rows = connection.execute(
+        rows = (
+            self._connection()
+            .execute(
                 "SELECT * FROM units WHERE (:table IS NULL OR table_name = :table)"
                 " AND (:start IS NULL OR date >= :start) AND (:end IS NULL OR date <= :end)"
                 " ORDER BY table_name, date, symbol",
                 {"table": table, "start": start and start.isoformat(), "end": end and end.isoformat()},
-            ).fetchall()
+            )
+            .fetchall()
+        )
         return [_outcome(row) for row in rows if wanted is None or row[1] in wanted]
 
     def first_dates(self, table: str) -> dict[str, Date]:
         """Return the earliest date on record of each symbol in a table."""
-        with closing(self._connect()) as connection:
-            rows = connection.execute(
-                "SELECT symbol, MIN(date) FROM units WHERE table_name = ? GROUP BY symbol", (table,)
-            ).fetchall()
+        query = "SELECT symbol, MIN(date) FROM units WHERE table_name = ? GROUP BY symbol"
+        rows = self._connection().execute(query, (table,)).fetchall()
         return {symbol: Date.fromisoformat(first) for symbol, first in rows}
 
     def rebuild(self, lake: Lake) -> list[Outcome]:
@@ -84,15 +86,19 @@ class Ledger:
         """
         units = (Unit(table, *key) for table in lake.tables() for key in lake.symbol_days(table))
         found = [outcome for unit in units if (outcome := _from_file(lake, unit))]
-        with closing(self._connect()) as connection, connection:
+        with self._connection() as connection:
             connection.execute("DELETE FROM units")
             connection.executemany("INSERT INTO units VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", map(_row, found))
         return [outcome for outcome in found if not outcome.status.is_usable]
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=60)
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
+    def _connection(self) -> sqlite3.Connection:
+        # Kept, one a thread: to close the last connection costs a checkpoint, some 7 ms.
+        if not hasattr(self._kept, "connection"):
+            connection = sqlite3.connect(self._path, timeout=60)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            self._kept.connection = connection
+        kept: sqlite3.Connection = self._kept.connection
+        return kept
 
 
 def checks_json(checks: dict[str, CheckResult]) -> str:

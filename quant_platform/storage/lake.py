@@ -336,7 +336,7 @@ def _encodings(contract: type[Contract], rows: pa.Table) -> dict[str, Any]:
     plain = [name for name, dtype in dtypes.items() if dtype == pl.Float64 and _is_smaller_plain(rows[name])]
     return {
         "compression": "zstd",
-        "compression_level": 7,
+        "compression_level": 4,  # level 7 takes twice the time for a thirtieth of the bytes
         "use_dictionary": [name for name in dtypes if name not in {*deltas, *plain}],
         "column_encoding": {
             **dict.fromkeys(deltas, "DELTA_BINARY_PACKED"),
@@ -358,7 +358,7 @@ def _is_smaller_plain(values: pa.ChunkedArray) -> bool:
     for is_dictionary in (False, True):
         sink = pa.BufferOutputStream()
         pq.write_table(
-            head, sink, compression="zstd", compression_level=3, use_dictionary=is_dictionary, store_schema=False
+            head, sink, compression="zstd", compression_level=4, use_dictionary=is_dictionary, store_schema=False
         )
         sizes.append(sink.tell())
     return sizes[0] < sizes[1]

@@ -37,7 +37,7 @@ def put(root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | No
         return
     named = rows.with_columns(table=pl.lit(table), symbol=pl.lit(symbol))
     with published(path) as temporary:
-        named.select(SCHEMA.names()).cast(dict(SCHEMA)).write_parquet(temporary)
+        named.select(SCHEMA.names()).cast(SCHEMA).write_parquet(temporary)
 
 
 def counts(root: Path, start: Date, end: Date) -> pl.DataFrame:

@@ -16,6 +16,17 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
+def write_and_fail(path: Path) -> None:
+    with published(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError("half-way")
+
+
+def write(path: Path, content: bytes) -> None:
+    with published(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def test_published_file_stands_alone_in_folders_made_for_it(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "x.parquet"
     with published(path) as temporary:
@@ -29,9 +40,8 @@ def test_published_file_stands_alone_in_folders_made_for_it(tmp_path: Path) -> N
 def test_body_that_raises_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="half-way"), published(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise RuntimeError("half-way")
+    with pytest.raises(RuntimeError, match="half-way"):
+        write_and_fail(path)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["x.parquet"]
 
@@ -49,7 +59,7 @@ def test_file_and_folder_are_synced_around_the_rename(tmp_path: Path, monkeypatc
     fsync, rename = os.fsync, Path.replace
 
     def noted_fsync(descriptor: int) -> None:
-        steps.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name.split('.')[0]}")
+        steps.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name.split('.')[0]}")
         fsync(descriptor)
 
     def noted_rename(self: Path, target: Path) -> Path:
@@ -64,7 +74,14 @@ def test_file_and_folder_are_synced_around_the_rename(tmp_path: Path, monkeypatc
 
 
 def test_sweep_takes_the_leftovers_of_that_file_alone(tmp_path: Path) -> None:
-    for name in ("x.parquet", "x.parquet.0a.tmp", "x.parquet.1b.tmp", "xy.parquet.2c.tmp", "x.csv.tmp", "x.parquet.lock"):
+    for name in (
+        "x.parquet",
+        "x.parquet.0a.tmp",
+        "x.parquet.1b.tmp",
+        "xy.parquet.2c.tmp",
+        "x.csv.tmp",
+        "x.parquet.lock",
+    ):
         (tmp_path / name).touch()
     sweep(tmp_path / "x.parquet")
     assert names(tmp_path) == ["x.csv.tmp", "x.parquet", "x.parquet.lock", "xy.parquet.2c.tmp"]
@@ -92,13 +109,8 @@ def _small_files() -> Iterator[None]:
 def test_disk_that_takes_no_more_is_told_with_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(b"old")
-    with (
-        pytest.raises(OSError, match=str(path)) as caught,
-        published(path) as temporary,
-        temporary.open("wb") as file,
-    ):
-        file.write(bytes(10_000))
-        file.flush()
+    with pytest.raises(OSError, match=str(path)) as caught:
+        write(path, bytes(10_000))
     assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["x.parquet"]
