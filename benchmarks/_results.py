@@ -68,9 +68,7 @@ def _section(result: Mapping[str, Any]) -> str:
         values = row["values"]
         spread = f"{_figure(min(values))} – {_figure(max(values))}" if len(values) > 1 else ""
         middle = median(values)
-        lines.append(
-            f"| {row['name']} | {_figure(middle)} | {spread} | {middle / ours:.2f}× | {row['note']} |"
-        )
+        lines.append(f"| {row['name']} | {_figure(middle)} | {spread} | {middle / ours:.2f}× | {row['note']} |")
     lines += ["", "| claim | measured | floor | goal | verdict |", "|---|---:|---:|---:|---|"]
     for verdict in result["verdicts"]:
         bound = "≥" if verdict["is_more_better"] else "≤"
@@ -80,7 +78,7 @@ def _section(result: Mapping[str, Any]) -> str:
     lines += ["", *(f"- {note}" for note in result["notes"])]
     facts = result["machine"]
     lines += [
-        f"- {result['date']}, `{result['command']}`, {result['rounds']} rounds; load before the run {result['load_before']:.1f}",
+        f"- {result['date']}, `{result['command']}`; load before the run {result['load_before']:.1f}",
         f"- {facts['processor']}, {facts['memory']}, {facts['system']}; {facts['libraries']}",
         "",
     ]

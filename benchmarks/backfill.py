@@ -61,8 +61,9 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     return Result(
         title=f"Backfill overhead: {days} days × {len(symbols)} symbols",
         unit="s",
-        how=f"{len(zips)} simulated archive zips, at least {TRADES:,} trades and {QUOTES:,} quotes per symbol-day. The whole is the "
-        "command in a process of its own on an empty QP_HOME; the part is the same functions on the same zips.",
+        how=f"{len(zips)} simulated archive zips, at least {TRADES:,} trades and {QUOTES:,} quotes per symbol-day. "
+        "The whole is the command in a process of its own on an empty QP_HOME; "
+        "the part is the same functions on the same zips.",
         measurements=timed,
         verdicts=[
             Verdict(
@@ -96,7 +97,8 @@ def symbol_day(symbol: str, day: dt.date, archive: str, lake: str) -> int:
     settings = load_settings(ROOT / "platform.yaml")
     instrument = settings.instrument(symbol)
     frames = {}
-    for table, kind in (("market/trades", "trades"), ("market/quotes", "bookTicker")):
+    for table in ("market/trades", "market/quotes"):
+        kind = binance_archive.kinds_for(instrument, table)[0]
         path = Path(archive) / binance_archive.archive_path(instrument.feed, kind, instrument.venue_symbol, day)
         # The zip is read where it lies: the copy into landing and its checksum are overhead.
         fetched = binance_archive.Fetched(path=path, sha256="", url=path.as_uri())
@@ -143,5 +145,7 @@ def _timed_command(home: Path, archive: Path, dates: Sequence[dt.date], symbols:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
-        raise RuntimeError(f"`{' '.join(command[1:])}` ended with {done.returncode}: {(done.stderr + done.stdout)[-2_000:]}")
+        raise RuntimeError(
+            f"`{' '.join(command[1:])}` ended with {done.returncode}: {(done.stderr + done.stdout)[-2_000:]}"
+        )
     return seconds

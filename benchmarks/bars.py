@@ -24,12 +24,12 @@ Job = Callable[[], Bars]
 
 def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     """Time all contestants on one file that `Lake.write` has written."""
-    import polars as pl
+    from _ticks import day_of_ticks
 
     from quant_platform.storage.lake import Lake
 
     lake = Lake((folder / "lake").as_uri())
-    written = lake.write("market/trades", SYMBOL, DATE, day_of_ticks(ROWS // (20 if is_quick else 1)))
+    written = lake.write("market/trades", SYMBOL, DATE, day_of_ticks(SYMBOL, DATE, ROWS // (20 if is_quick else 1)))
     default_file = str(folder / "duckdb.parquet")
     _write_with_duckdb(written.path, default_file)
     contestants: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
@@ -78,8 +78,8 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     return Result(
         title=f"Bars: {written.rows / 1e6:g} M ticks, lake → 1 s, 1 m and 5 m bars",
         unit="ms",
-        how="One symbol-day, from the Parquet file to three frames in memory. Every contestant is a process of its own that "
-        "stays up: imports, compilation and two runs come before the clock.",
+        how="One symbol-day, from the Parquet file to three frames in memory. Every contestant is a process of its own "
+        "that stays up: imports, compilation and two runs come before the clock.",
         measurements=[*timed, *missing],
         verdicts=[
             Verdict(claim="times faster than pandas ×3", measured=faster("pandas ×3"), floor=4, goal=8),
@@ -100,10 +100,9 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
             ),
         ],
         notes=[
-            f"All contestants' bars are equal to {TOLERANCE:g} before the clock starts ({counts}; columns {', '.join(FIGURES)}). "
-            "Ours also fills receive times, counts by id range, and returns `ts_known` and `revision`.",
-            f"The ticks are simulated (millisecond times in bursts, price on a tick grid, round lots): {written.bytes / written.rows:.2f} "
-            "bytes each in the lake.",
+            f"All contestants' bars are equal to {TOLERANCE:g} before the clock starts ({counts})",
+            "Ours also fills receive times, counts by id range, and returns `ts_known` and `revision`",
+            f"The ticks are simulated (bursts, tick grid, round lots): {written.bytes / written.rows:.2f} bytes each",
         ],
     )
 
@@ -122,45 +121,6 @@ def _notes() -> dict[str, str]:
         "ArcticDB + pandas": f"`resample` in its C++ to 1 s, pandas to 1 m and 5 m; LMDB; {ARCTIC[0]}",
         "fused read + numba fold": f"row groups decoded in threads while one loop folds; {_NUMBA[0]}",
     }
-
-
-def day_of_ticks(rows: int, seed: int = 7) -> Any:
-    """Return one seeded symbol-day of contract `Trade`: orders that fill in bursts, within millisecond times."""
-    import numpy as np
-    import polars as pl
-
-    from quant_platform.contracts._schema import INSTANT
-
-    rng = np.random.default_rng(seed)
-    fills = rng.geometric(0.36, size=rows)
-    orders = int(np.searchsorted(np.cumsum(fills), rows)) + 1
-    order = np.repeat(np.arange(orders), fills[:orders])[:rows]
-    day = np.linspace(0, 1, 1_441)
-    activity = 1 + 0.6 * np.cos(4 * np.pi * day) + 0.3 * np.sin(2 * np.pi * day + 1)
-    share = np.concatenate([[0], np.cumsum((activity[1:] + activity[:-1]) / 2)])
-    time_ms = np.sort((np.interp(rng.random(orders), share / share[-1], day) * 86_400_000).astype(np.int64))
-    side = np.where(np.cumsum(rng.random(orders) < 0.28) % 2 == 0, 1, -1)
-    move = rng.choice([-1, 0, 1], p=[0.09, 0.82, 0.09], size=orders) * rng.geometric(0.5, size=orders)
-    depth = (np.arange(rows) - np.searchsorted(order, order, side="left")) // 3
-    ticks = (618_000 + np.cumsum(move))[order] + (side[order] > 0) + side[order] * depth
-    round_lots = rng.choice([1, 2, 5, 10, 20, 50, 100, 200, 500], size=rows)
-    lots = np.where(rng.random(rows) < 0.3, round_lots, np.ceil(np.exp(rng.normal(2.6, 1.6, rows))))
-    ids = 5_266_583_935 + np.arange(rows)
-    midnight_ms = int(dt.datetime.combine(DATE, dt.time(), dt.UTC).timestamp()) * 1_000
-    return pl.DataFrame(
-        {
-            "ts_event": pl.Series((midnight_ms + np.minimum(time_ms, 86_399_999)[order]) * 1_000_000).cast(INSTANT),
-            "ts_recv": pl.repeat(None, rows, dtype=INSTANT, eager=True),
-            "symbol": pl.repeat(SYMBOL, rows, eager=True),
-            "venue": pl.repeat("binance_usdm", rows, eager=True),
-            "trade_id": ids,
-            "first_trade_id": ids,
-            "last_trade_id": ids,
-            "price": ticks / 10,
-            "size": np.minimum(lots, 200_000) / 1_000,
-            "aggressor": side[order].astype(np.int8),
-        }
-    )
 
 
 def ours(lake: str) -> Job:
@@ -231,9 +191,7 @@ def duckdb_three(file: str) -> Job:
 
     def job() -> Bars:
         return {
-            width: connection.sql(
-                _DUCKDB_TICKS.format(ns=seconds * _NS, source=f"'{file}'")
-            ).to_arrow_table()
+            width: connection.sql(_DUCKDB_TICKS.format(ns=seconds * _NS, source=f"'{file}'")).to_arrow_table()
             for width, seconds in WIDTHS_S.items()
         }
 
@@ -302,7 +260,7 @@ def arctic_pandas(file: str, store: str) -> Job:
     return job
 
 
-def numba_fold(file: str) -> Job:
+def numba_fold(file: str) -> Job:  # noqa: C901, PLR0915  # kernels live where numba is imported
     """What the hardware gives: threads decode row groups, one compiled loop folds them as they come."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -311,7 +269,7 @@ def numba_fold(file: str) -> Job:
     import pyarrow.parquet as pq
 
     @numba.njit(nogil=True)
-    def fold(ts, price, size, aggressor, opens, rows, count):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def fold(ts, price, size, aggressor, opens, rows, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
         for i in range(len(ts)):
             bucket = ts[i] // 1_000_000_000
             p, v = price[i], size[i]
@@ -419,4 +377,6 @@ def _require_equal(reference: Mapping[str, Any], found: Mapping[str, Any], name:
         try:
             assert_frame_equal(rows, found[width], check_dtypes=False, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
         except AssertionError as difference:
-            raise RuntimeError(f"The {width} bars of '{name}' are not ours, so its time says nothing: {difference}") from None
+            raise RuntimeError(
+                f"The {width} bars of '{name}' are not ours, so its time says nothing: {difference}"
+            ) from None

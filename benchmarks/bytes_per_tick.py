@@ -37,10 +37,13 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     """Write the same frames with every writer and count bytes on disk. Sizes do not vary: there are no rounds."""
     del rounds, is_quick
     if not ARCHIVE.is_dir():
-        raise FileNotFoundError(f"The real ticks are not in {DATA}: set QP_BENCH_DATA to the folder that holds archive/.")
+        raise FileNotFoundError(
+            f"The real ticks are not in {DATA}: set QP_BENCH_DATA to the folder that holds archive/."
+        )
     sets = _sets(folder)
     writers = _writers()
-    measurements, sizes = [], {}
+    measurements: list[Measurement] = []
+    sizes: dict[tuple[str, str], float] = {}
     for label, days in sets.items():
         rows = sum(day[3].height for day in days)
         for name, write in writers.items():
@@ -61,22 +64,26 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     for label, limit in ((ARCHIVE_TRADES, 3.3), ("USD-M trades", 3.3), (LIVE_TRADES, 5.0), (QUOTES, None)):
         less = {"is_more_better": False}
         if limit:
-            verdicts.append(Verdict(claim=f"bytes per tick, {label}", measured=sizes[label, "ours"], goal=limit, **less))
+            verdicts.append(
+                Verdict(claim=f"bytes per tick, {label}", measured=sizes[label, "ours"], goal=limit, **less)
+            )
         verdicts += [
-            Verdict(claim=f"ours ÷ Polars' default, {label}", measured=ratio(label, "Polars default"), floor=0.5, **less),
+            Verdict(
+                claim=f"ours ÷ Polars' default, {label}", measured=ratio(label, "Polars default"), floor=0.5, **less
+            ),
             Verdict(claim=f"ours ÷ DuckDB's best, {label}", measured=ratio(label, *duckdb), goal=1.0, **less),
         ]
     return Result(
         title="Bytes per tick: real recorded trades and quotes",
         unit="bytes",
-        how="Real archive files through the real parser and `Lake.write`; every other writer gets the same columns of the same "
-        "frames. Live rows are the same trades with the receive times that were recorded with them (100 ns clock).",
+        how="Real archive files through the real parser and `Lake.write`; every other writer gets the same frames. "
+        "Live rows are the same trades with the receive times that were recorded with them (100 ns clock).",
         measurements=measurements,
         verdicts=verdicts,
         notes=[
-            "The files hold minutes, not days: 2,000 to 33,000 rows each, so 0.1 to 0.5 bytes a tick are footers, and value "
-            "dictionaries are spread over few rows. `spot aggTrades` (2020) have a different size in every second row.",
-            "Sizes are those on disk after each writer closed; SQLite and ArcticDB as the store's file with all days in it.",
+            "The files hold minutes, not days (2,000 to 33,000 rows): footers and dictionaries weigh more than usual",
+            "Every second row of `spot aggTrades` (2020) has a size of its own",
+            "SQLite and ArcticDB: the store's file with all days in it",
         ],
     )
 
@@ -86,7 +93,7 @@ def _sets(folder: Path) -> dict[str, list[Day]]:
 
     sets: dict[str, list[Day]] = {ARCHIVE_TRADES: [], LIVE_TRADES: [], QUOTES: []}
     for label, feed, names, tape, date in _DAYS:
-        days = [_parsed(folder, feed, name, tape, date, "market/trades") for name in names]
+        days = [_parsed(folder, feed=feed, name=name, tape=tape, date=date, table="market/trades") for name in names]
         sets[label] = days
         sets[ARCHIVE_TRADES] += days
         if date.year < 2024:
@@ -96,21 +103,20 @@ def _sets(folder: Path) -> dict[str, list[Day]]:
             live = rows.drop("ts_recv").join(received, on="trade_id", how="inner", maintain_order="left")
             sets[LIVE_TRADES].append((table, symbol, date, live.select(rows.columns).sort("ts_event", "trade_id")))
     sets[QUOTES] = [
-        _parsed(folder, _USDM, name, "trades", dt.date(2024, 8, 8), "market/quotes") for name in ("BTCUSDT", "ETHUSDT")
+        _parsed(folder, feed=_USDM, name=name, tape="trades", date=dt.date(2024, 8, 8), table="market/quotes")
+        for name in ("BTCUSDT", "ETHUSDT")
     ]
     assert all(pl.Series(day[3]["ts_recv"]).null_count() == 0 for day in sets[LIVE_TRADES])
     return sets
 
 
-def _parsed(folder: Path, feed: str, name: str, tape: str, date: dt.date, table: str) -> Day:
+def _parsed(folder: Path, *, feed: str, name: str, tape: str, date: dt.date, table: str) -> Day:
     from quant_platform.feeds.binance_archive import fetch_day
     from quant_platform.feeds.binance_csv import read_day
     from quant_platform.settings import Instrument
 
     symbol = name if feed == _USDM else f"{name}.SPOT"
-    instrument = Instrument(
-        symbol=symbol, venue_symbol=name, feed=feed, tape=tape, tick_size=0.01, lot_size=0.001
-    )
+    instrument = Instrument(symbol=symbol, venue_symbol=name, feed=feed, tape=tape, tick_size=0.01, lot_size=0.001)
     day = fetch_day(ARCHIVE.as_uri(), instrument, table, date, landing=folder / "landing")
     assert day is not None, f"{ARCHIVE} lacks {table} of {symbol} on {date}"
     return table, symbol, date, read_day(day, instrument, date).rows

@@ -10,17 +10,16 @@ from tempfile import TemporaryDirectory
 
 from _results import render, store
 
+ROUNDS = 7
 BENCHMARKS = ["bars", "bytes_per_tick", "ingest", "backfill"]
 
 
 def main() -> None:
     """Measure, store and render."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Example: python benchmarks/run.py bars --rounds 7"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Example: python benchmarks/run.py bars --rounds 7")
     parser.add_argument("names", nargs="*", metavar="benchmark", help=f"of: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds that count (7)")
-    parser.add_argument("--quick", action="store_true", help="small inputs, one round; nothing is stored")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved rounds that count (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="small inputs, one round, nothing stored")
     given = parser.parse_args()
     if unknown := set(given.names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
@@ -36,7 +35,9 @@ def main() -> None:
             print(f"  {row.name}: {row.not_run or f'{row.median:.4g} {result.unit}'}")
         for verdict in result.verdicts:
             print(f"  {verdict.claim}: {verdict.measured} (floor {verdict.floor}, goal {verdict.goal})")
-        if not given.quick:
+        if rounds < ROUNDS:
+            print(f"  not stored: fewer than {ROUNDS} rounds")
+        else:
             store(
                 name,
                 result,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from quant_platform.settings import SettingsError, load_settings, masked
 
@@ -51,7 +53,7 @@ def demo() -> None:
 
     settings = load_settings()
     files = len(week.SYMBOLS) * week.DAYS * 2
-    with _progress("Simulating the archive", files) as tell:
+    with _progress("Simulating the archive", files, settings.landing) as tell:
         observed: list[Platform] = []
 
         def observe(platform: "Platform") -> None:
@@ -65,15 +67,12 @@ def demo() -> None:
     raise typer.Exit(0 if done.filled.is_ok else 1)
 
 
-@app.command(epilog="Example: qp up --port 3000")
-def up(
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
-    files_port: Annotated[int, typer.Option(help="Port of the report pages on 127.0.0.1.")] = 3001,
-) -> None:
-    """Serve the Dagster UI, its daemon and the report pages on 127.0.0.1 until Ctrl-C."""
+@app.command(epilog="Example: qp up (another port: QP_UI__PORT=3010 qp up)")
+def up() -> None:
+    """Serve the Dagster UI, its daemon and the report pages on 127.0.0.1 until Ctrl-C. Ports are `ui:` settings."""
     from quant_platform.defs.serve import serve
 
-    raise typer.Exit(serve(load_settings(), port=port, files_port=files_port, say=out.print))
+    raise typer.Exit(serve(load_settings(), say=out.print))
 
 
 @app.command(epilog="Example: qp backfill --from 2024-08-08 --to 2024-08-08 --symbols BTCUSDT,ETHUSDT")
@@ -102,7 +101,7 @@ def backfill(
     platform = Platform(settings, is_forced=force)
     names = platform.symbols({SYMBOLS_TAG: symbols})
     units = len(names) * ((last - first).days + 1)
-    with _progress("Backfilling", units) as tell:
+    with _progress("Backfilling", units, settings.landing) as tell:
         platform.observers.append(_unit_progress(tell, units))
         done = run(platform, names, first, last)
     platform.close()
@@ -252,27 +251,45 @@ def _show(rows: list[dict[str, Any]], *, as_json: bool, nothing: str) -> None:
     out.print(table)
 
 
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a bar with rows a second in a terminal; nothing elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+class _Downloads(ProgressColumn):
+    """Bytes in the partial files of landing: workers download, and their files tell how far they are."""
 
+    max_refresh = 0.5
+
+    def __init__(self, landing: Path) -> None:
+        super().__init__()
+        self._landing = landing
+
+    def render(self, task: Task) -> Text:
+        """Return the text of one bar; empty when it is done or nothing is coming in."""
+        if task.finished:
+            return Text()
+        parts = {path.name: path.stat().st_size for path in self._landing.rglob("*.part") if path.exists()}
+        return Text(", ".join(f"↓ {name.removesuffix('.part')} {size / 1e6:.1f} MB" for name, size in parts.items()))
+
+
+@contextmanager
+def _progress(label: str, total: int, landing: Path) -> Iterator[Callable[..., None]]:
+    """Show a bar with rows a second, and what is being downloaded, in a terminal; nothing elsewhere."""
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
+        _Downloads(landing),
     ]
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         state: dict[str, Any] = {"label": label, "rows": 0, "task": bar.add_task(label, total=total, rate="")}
 
         def tell(name: str, rows: int, *, stage: str | None = None, of: int = total) -> None:
             if stage and stage != state["label"]:
+                # A stage is known by its first unit; until then the bar before it stands in.
+                bar.update(state["task"], visible=bar.tasks[-1].completed > 0)
                 state.update(label=stage, rows=0, task=bar.add_task(stage, total=of, rate=""))
             state["rows"] += rows
             elapsed = bar.tasks[-1].elapsed or 0.0
-            rate = f"{state['rows'] / elapsed / 1e6:.2f} M rows/s" if elapsed else ""
+            rate = f"{state['rows'] / elapsed / 1e3:,.0f} k rows/s" if elapsed > 0.1 else ""
             bar.update(state["task"], advance=1, rate=f"{rate} {name}")
 
         yield tell

@@ -8,7 +8,7 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -133,12 +133,6 @@ class PriceStatistics(_Section):
             raise ValueError(f"bollinger_bars {self.bollinger_bars} must not exceed window_bars {self.window_bars}")
         return self
 
-    @model_validator(mode="after")
-    def _bands_within_window(self) -> Self:
-        if self.bollinger_bars > self.window_bars:
-            raise ValueError(f"bollinger_bars ({self.bollinger_bars}) must not exceed window_bars ({self.window_bars})")
-        return self
-
 
 class Analytics(_Section):
     """Parameters of calculators."""
@@ -161,6 +155,18 @@ class Pipeline(_Section):
     memory_budget_mb: Positive = Field(4096, description="Estimated memory of all units under way at once.")
 
 
+class Ui(_Section):
+    """What `qp up` serves on 127.0.0.1."""
+
+    port: int = Field(3000, gt=0, lt=65536, description="Of the Dagster UI.")
+    files_port: int = Field(3001, gt=0, lt=65536, description="Of the pages of reports/ and quarantine/.")
+
+    @property
+    def files_url(self) -> str:
+        """Where those pages begin, so that the UI can link to them."""
+        return f"http://127.0.0.1:{self.files_port}"
+
+
 class Settings(BaseSettings):
     """The whole tree."""
 
@@ -181,6 +187,7 @@ class Settings(BaseSettings):
     analytics: Analytics = Analytics()
     quality: Quality = Quality()
     pipeline: Pipeline = Pipeline()
+    ui: Ui = Ui()
 
     @model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 import polars as pl
 
 from quant_platform.contracts._schema import INSTANT
+from quant_platform.contracts.enums import Status
 
 _NS = 1_000_000_000
 
@@ -16,7 +17,7 @@ def quoted_spread(quotes: pl.DataFrame, width_s: int) -> pl.DataFrame:
         width_s: The interval's width in seconds.
 
     Returns:
-        `symbol ts_open spread_bps quote_count ts_known`, sorted by symbol and ts_open. `spread_bps` is the mean of
+        `symbol ts_open spread_bps quote_count status ts_known`, by symbol and ts_open. `spread_bps` is the mean of
         (ask - bid)/mid in bps over the time in which the quote in force was valid: both sides there with a price that
         is finite and positive and a size that is not 0, and not crossed (locked counts, as 0). Null where none was.
         A quote holds until the symbol's next one; the one in force at the interval's start counts, the last one holds
@@ -66,6 +67,7 @@ def quoted_spread(quotes: pl.DataFrame, width_s: int) -> pl.DataFrame:
             opened.cast(INSTANT),
             pl.col("spread_bps").fill_nan(None),
             "quote_count",
+            status=pl.when(pl.col("spread_bps").is_not_nan()).then(pl.lit(Status.OK)).otherwise(pl.lit(Status.NO_DATA)),
             ts_known=pl.max_horizontal("recv", opened + width_ns).cast(INSTANT),
         )
         .collect()

@@ -52,3 +52,22 @@ class PriceStatistics(Contract):
     is_warm = flag("Whether the window was full, earlier sessions included.")
     status = choice("Why values are null; mean, std and range stand also where it is not `ok`.", Status)
     ts_known = instant("Latest known time of the bars in the window.")
+
+
+class Liquidity(Contract):
+    """Five-minute liquidity of the quotes; no row where no quote came."""
+
+    table: ClassVar[str] = "statistics/liquidity"
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+
+    ts_open = instant("Start of the interval [ts_open, ts_open + 300 s).")
+    symbol = text("The platform's unique name of the instrument.")
+    spread_bps = real(
+        "Time-weighted (ask - bid)/mid while both sides stood and were not crossed; null where they never did.",
+        unit="bps",
+        nullable=True,
+        min=0,
+    )
+    quote_count = count("Quotes that came in the interval, valid or not.")
+    status = choice("Why the spread is null.", Status)
+    ts_known = instant("Latest receipt of the quotes used, never before the interval's end.")

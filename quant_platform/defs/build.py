@@ -28,7 +28,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     overrides = dict(resource_overrides or {})
     platform: Platform = overrides.setdefault("platform", Platform())
     partitions = daily(platform.settings.partitions.start)
-    job = jobs.daily_market(partitions)
+    job = jobs.daily_market()
     return dg.Definitions(
         assets=[
             *(table_asset(spec, partitions) for spec in (*market.TABLES, *statistics.TABLES)),

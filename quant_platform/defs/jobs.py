@@ -4,11 +4,10 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
-def daily_market(partitions: dg.DailyPartitionsDefinition) -> UnresolvedAssetJobDefinition:
+def daily_market() -> UnresolvedAssetJobDefinition:
     """Return the job that brings one trading date from the archive to its report."""
     return dg.define_asset_job(
         "daily_market",
         selection=dg.AssetSelection.groups("market", "statistics", "staging", "marts", "reports"),
-        partitions_def=partitions,
         description="Archive → lake → bars → statistics → marts → daily report, for one trading date.",
     )

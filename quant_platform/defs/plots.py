@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from quant_platform.calculators import bars, liquidity
+from quant_platform.calculators import bars
 from quant_platform.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -32,8 +32,21 @@ def candles(lake: Lake, table: str, day: date) -> str:
 
 def spreads(lake: Lake, table: str, day: date) -> str:
     """Return the time-weighted quoted spread in bps, one panel a symbol."""
-    rows = liquidity.quoted_spread(lake.scan(table, None, day, day).collect(), width_s=_WIDTH_S)
+    rows = lake.scan(table, None, day, day).collect()
     return _panels(rows, lambda axes, hours, part: axes.plot(hours, part["spread_bps"], color=_LINE, linewidth=0.8))
+
+
+def mids(lake: Lake, table: str, day: date) -> str:
+    """Return five-minute candles of the mid-quote, one panel a symbol; a mid needs both sides."""
+    mid = (pl.col("bid_price") + pl.col("ask_price")) / 2
+    rows = (
+        lake.scan(table, None, day, day)
+        .filter(mid.is_not_null())
+        .group_by("symbol", ts_open=pl.col("ts_event").dt.truncate(f"{_WIDTH_S}s"), maintain_order=True)
+        .agg(open=mid.first(), high=mid.max(), low=mid.min(), close=mid.last())
+        .collect()
+    )
+    return _panels(rows, _draw_candles)
 
 
 def bands(lake: Lake, table: str, day: date) -> str:

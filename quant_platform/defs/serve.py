@@ -19,13 +19,11 @@ _SERVED = ("reports", "quarantine")
 _GRACE_S = 15
 
 
-def serve(settings: Settings, *, port: int, files_port: int, say: Callable[[str], None]) -> int:
+def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     """Run until Ctrl-C or SIGTERM, or until a child ends by itself; return the exit code.
 
     Args:
-        settings: Where everything lies.
-        port: Of the Dagster UI.
-        files_port: Of the read-only pages of `reports/` and `quarantine/`.
+        settings: Where everything lies, and the ports.
         say: Told, in whole sentences, what was started and why it stopped.
     """
     dagster_instance(settings).dispose()
@@ -35,12 +33,12 @@ def serve(settings: Settings, *, port: int, files_port: int, say: Callable[[str]
     bin_folder = Path(sys.executable).parent
     module = ["-m", "quant_platform.definitions"]
     commands = {
-        "webserver": [str(bin_folder / "dagster-webserver"), "-h", HOST, "-p", str(port), *module],
+        "webserver": [str(bin_folder / "dagster-webserver"), "-h", HOST, "-p", str(settings.ui.port), *module],
         "daemon": [str(bin_folder / "dagster-daemon"), "run", *module],
     }
-    with _pages(settings.home, files_port), _children(commands) as children:
+    with _pages(settings.home, settings.ui.files_port), _children(commands) as children:
         say(
-            f"The UI is at http://{HOST}:{port}, the reports are at http://{HOST}:{files_port}/reports/. "
+            f"The UI is at http://{HOST}:{settings.ui.port}, the reports are at {settings.ui.files_url}/reports/. "
             "Ctrl-C stops all."
         )
         while not stop.wait(0.5):

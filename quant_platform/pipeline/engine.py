@@ -156,8 +156,10 @@ class Engine:
         tables = {unit.table for unit in read}
         rows = (o for t in tables for o in self.ledger.outcomes(t, start=min(dates), end=max(dates)))
         found = {o.unit: o for o in rows if o.unit in read}
-        # The files are the truth: they speak for what the ledger has lost.
-        return found | {unit: o for unit in read - found.keys() if (o := outcome_on_disk(self.lake, unit))}
+        # The files are the truth: what a killed run or a lost ledger left out, they still say.
+        adopted = {unit: o for unit in read - found.keys() if (o := outcome_on_disk(self.lake, unit))}
+        self.ledger.record(adopted.values())
+        return found | adopted
 
     def _blocked(self, work: Work, known: dict[Unit, Outcome]) -> Outcome | None:
         reasons = []

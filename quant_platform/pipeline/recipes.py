@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from quant_platform.calculators import bars, price_statistics
+from quant_platform.calculators import bars, liquidity, price_statistics
 from quant_platform.calculators._bar_blocks import TRADE_COLUMNS
 from quant_platform.feeds import binance_archive, binance_csv, normalize
 from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work
@@ -53,6 +53,10 @@ def _bars_5m(work: Work) -> Built:
     return Built(bars.cascade(work.scan("market/bars_1m").collect(), width_s=5 * _MINUTE_S))
 
 
+def _liquidity(work: Work) -> Built:
+    return Built(liquidity.quoted_spread(work.scan("market/quotes").collect(), width_s=5 * _MINUTE_S))
+
+
 def _price_statistics(work: Work) -> Built:
     closes = work.scan("market/bars_1m").select("ts_open", "symbol", "close", "ts_known").collect()
     values = price_statistics.price_statistics(
@@ -97,6 +101,9 @@ RECIPES: dict[str, Recipe] = {
         Recipe("market/bars_1s", _bars_1s, ("quant_platform.calculators.bars",), (Input("market/trades"),)),
         Recipe("market/bars_1m", _bars_1m, ("quant_platform.calculators.bars",), (Input("market/bars_1s"),)),
         Recipe("market/bars_5m", _bars_5m, ("quant_platform.calculators.bars",), (Input("market/bars_1m"),)),
+        Recipe(
+            "statistics/liquidity", _liquidity, ("quant_platform.calculators.liquidity",), (Input("market/quotes"),)
+        ),
         Recipe(
             "statistics/price_statistics",
             _price_statistics,

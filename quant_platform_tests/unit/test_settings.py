@@ -80,7 +80,7 @@ def refusal(path: Path | None = None) -> str:
         ("feed: binance_usdm, t", "feed: binance, t", 7, "instruments[0].feed: Input should be 'binance_usdm'"),
         ("lot_size: 0.001}", "lot_size: 1, calendar: NYSEX}", 7, "instruments[0].calendar: must be 24/7 or a name"),
         ("https://example", "file://example", 4, "archive_url: must start with https://, http:// or file:///"),
-        ("{window_bars: 60}", "{window_bars: 10}", 14, "bollinger_bars (20) must not exceed window_bars (10)"),
+        ("{window_bars: 60}", "{window_bars: 10}", 14, "bollinger_bars 20 must not exceed window_bars 10"),
         ("{start: 2020-01-01}", "[2020-01-01]", 1, "partitions: Input should be a valid dictionary"),
     ],
 )

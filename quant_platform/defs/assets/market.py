@@ -5,7 +5,7 @@ from quant_platform.defs.table_asset import TableAsset
 
 TABLES = (
     TableAsset("market/trades", kinds=("binance", "parquet"), plot=plots.candles),
-    TableAsset("market/quotes", kinds=("binance", "parquet"), plot=plots.spreads),
+    TableAsset("market/quotes", kinds=("binance", "parquet"), plot=plots.mids),
     TableAsset("market/gaps"),
     TableAsset("market/bars_1s", plot=plots.candles),
     TableAsset("market/bars_1m", plot=plots.candles),

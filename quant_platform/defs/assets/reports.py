@@ -8,7 +8,6 @@ import dagster as dg
 import polars as pl
 from dagster_duckdb import DuckDBResource
 
-from quant_platform.calculators import liquidity
 from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.recipes import RECIPES
@@ -18,8 +17,7 @@ from quant_platform.storage import quarantine
 
 KEY = dg.AssetKey(["reports", "daily_market"])
 _CONTEXT_DAYS = 30
-_SPREAD_WIDTH_S = 300
-_READS = ("market/quotes", "market/gaps", "market/bars_5m", "statistics/price_statistics")
+_READS = ("statistics/liquidity", "market/gaps", "market/bars_5m", "statistics/price_statistics")
 
 
 def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -45,10 +43,15 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
     def body(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], warehouse: DuckDBResource
     ) -> Iterator[Any]:
+        files_url = platform.settings.ui.files_url
         for day in dates_of(context):
             page = daily_market.write(inputs(platform, warehouse, day), platform.settings.reports)
             context.add_asset_metadata(
-                {"path": dg.MetadataValue.path(str(page)), "bytes": page.stat().st_size},
+                {
+                    "page": dg.MetadataValue.url(f"{files_url}/{page.relative_to(platform.settings.home)}"),
+                    "path": dg.MetadataValue.path(str(page)),
+                    "bytes": page.stat().st_size,
+                },
                 asset_key=KEY,
                 partition_key=day.isoformat(),
             )
@@ -66,7 +69,6 @@ def inputs(platform: Platform, warehouse: DuckDBResource, day: date) -> DailyMar
             params=[day - timedelta(days=_CONTEXT_DAYS), day],
         ).pl()
     bars_5m = lake.scan("market/bars_5m", None, day, day).collect()
-    quotes = lake.scan("market/quotes", None, day, day)
     return DailyMarket(
         date=day,
         symbols=tuple(
@@ -74,7 +76,7 @@ def inputs(platform: Platform, warehouse: DuckDBResource, day: date) -> DailyMar
         ),
         daily=daily,
         bars_5m=bars_5m,
-        spreads=liquidity.quoted_spread(quotes.collect(), width_s=_SPREAD_WIDTH_S),
+        spreads=lake.scan("statistics/liquidity", None, day, day).collect(),
         statistics=lake.scan("statistics/price_statistics", None, day, day).collect(),
         gaps=lake.scan("market/gaps", None, day, day).collect(),
         quarantine=quarantine.counts(settings.quarantine, day, day).drop("date"),

@@ -41,6 +41,7 @@ def test_each_quote_weighs_as_long_as_it_holds():
     # 200 bps from 0 to 600 ms, 100 bps from there to 1,000.
     found = quoted_spread(quotes((0, *WIDE), (600, *NARROW)), 1).to_dicts()
     assert [row["spread_bps"] for row in found] == [pytest.approx(0.6 * 200 + 0.4 * 100)]
+    assert [row["status"] for row in found] == ["ok"]
     assert found[0]["quote_count"] == 2
 
 
@@ -68,7 +69,9 @@ def test_crossed_one_sided_and_bad_quotes_weigh_nothing(bid, ask):
     found = quoted_spread(quotes((0, *WIDE), (250, bid, ask), (750, *NARROW)), 1)
     assert found["spread_bps"].to_list() == [pytest.approx(150)]
     assert found["quote_count"].to_list() == [3]
-    assert quoted_spread(quotes((0, bid, ask)), 1)["spread_bps"].to_list() == [None]
+    found = quoted_spread(quotes((0, bid, ask)), 1)
+    assert found["spread_bps"].to_list() == [None]
+    assert found["status"].to_list() == ["no_data"]
 
 
 def test_an_empty_side_is_no_quote_and_an_unknown_size_is_one():
@@ -115,6 +118,7 @@ def test_no_quotes_give_no_rows_with_the_right_dtypes():
         "ts_open": INSTANT,
         "spread_bps": pl.Float64,
         "quote_count": pl.Int64,
+        "status": pl.String,
         "ts_known": INSTANT,
     }
 
