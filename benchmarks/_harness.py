@@ -28,9 +28,13 @@ class PeerNotInstalledError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One line of a table: what one contestant needed in each round, or why it did not run."""
+    """One line of a table: what one contestant needed in each round, or why it did not run.
+
+    `group` parts a table by input: a line is held against ours, the first of its group.
+    """
 
     name: str
+    group: str = ""
     values: Sequence[float] = ()
     note: str = ""
     not_run: str = ""

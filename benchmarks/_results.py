@@ -60,15 +60,17 @@ def _section(result: Mapping[str, Any]) -> str:
     unit = result["unit"]
     lines = [f"## {result['title']}", "", result["how"], ""]
     lines += [f"| contestant | median {unit} | min – max | against ours | |", "|---|---:|---:|---:|---|"]
-    ours = median(result["measurements"][0]["values"])
+    ours: dict[str, float] = {}
     for row in result["measurements"]:
+        name = f"{row['group']}: {row['name']}" if row["group"] else row["name"]
         if row["not_run"]:
-            lines.append(f"| {row['name']} | not run | | | {row['not_run']} |")
+            lines.append(f"| {name} | not run | | | {row['not_run']} |")
             continue
         values = row["values"]
         spread = f"{_figure(min(values))} – {_figure(max(values))}" if len(values) > 1 else ""
         middle = median(values)
-        lines.append(f"| {row['name']} | {_figure(middle)} | {spread} | {middle / ours:.2f}× | {row['note']} |")
+        reference = ours.setdefault(row["group"], middle)
+        lines.append(f"| {name} | {_figure(middle)} | {spread} | {middle / reference:.2f}× | {row['note']} |")
     lines += ["", "| claim | measured | floor | goal | verdict |", "|---|---:|---:|---:|---|"]
     for verdict in result["verdicts"]:
         bound = "≥" if verdict["is_more_better"] else "≤"

@@ -47,14 +47,13 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     for label, days in sets.items():
         rows = sum(day[3].height for day in days)
         for name, write in writers.items():
-            shown = f"{name}: {label}"
             try:
                 sizes[label, name] = sum(write(folder / name / label, days)) / rows
             except PeerNotInstalledError as reason:
-                measurements.append(Measurement(name=shown, not_run=str(reason)))
+                measurements.append(Measurement(name=name, group=label, not_run=str(reason)))
                 continue
             note = f"{rows:,} rows in {len(days)} files" if name == "ours" else ""
-            measurements.append(Measurement(name=shown, values=[sizes[label, name]], note=note))
+            measurements.append(Measurement(name=name, group=label, values=[sizes[label, name]], note=note))
 
     def ratio(label: str, *peers: str) -> float:
         return sizes[label, "ours"] / min(sizes[label, peer] for peer in peers)

@@ -32,7 +32,7 @@ def main() -> None:
         with TemporaryDirectory(prefix=f"bench-{name}-") as folder:
             result = importlib.import_module(name).measure(Path(folder), rounds=rounds, is_quick=given.quick)
         for row in result.measurements:
-            print(f"  {row.name}: {row.not_run or f'{row.median:.4g} {result.unit}'}")
+            print(f"  {row.group} {row.name}: {row.not_run or f'{row.median:.4g} {result.unit}'}")
         for verdict in result.verdicts:
             print(f"  {verdict.claim}: {verdict.measured} (floor {verdict.floor}, goal {verdict.goal})")
         if rounds < ROUNDS:

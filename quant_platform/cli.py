@@ -359,9 +359,10 @@ def _print_week(done: "Demo") -> None:
 
 def _print_unsound(done: "Backfill") -> None:
     if done.unsound:
-        err.print(f"\n[red]{len(done.unsound)} units failed or were blocked:[/red]")
+        err.print(f"\n[red]{len(done.unsound)} units failed, were blocked, or are red:[/red]")
         for outcome in done.unsound:
-            err.print(f"  {outcome.unit}: {outcome.status.value}: {outcome.error}", highlight=False, markup=False)
+            fault = _fault(outcome)
+            err.print(f"  {outcome.unit}: {fault['status']}: {fault['why']}", highlight=False, markup=False)
     for step, message in done.step_errors.items():
         err.print(f"\n[red]The step {step} failed:[/red]")
         err.print(message, highlight=False, markup=False)

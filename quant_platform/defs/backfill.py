@@ -34,12 +34,12 @@ class Backfill:
 
     @property
     def unsound(self) -> list[Outcome]:
-        """Units that failed or were blocked."""
-        return [outcome for outcome in self.outcomes if not outcome.status.is_usable]
+        """Units that failed, were blocked, or have a red blocking check."""
+        return [outcome for outcome in self.outcomes if not outcome.is_healthy]
 
     @property
     def is_ok(self) -> bool:
-        """Whether everything was built."""
+        """Whether everything was built and is sound."""
         return not self.unsound and not self.step_errors
 
 

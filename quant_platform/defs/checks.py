@@ -59,13 +59,14 @@ def evaluations(
 
 
 def _contract(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:
-    judged = [(o, o.checks[CONTRACT]) for o in outcomes if CONTRACT in o.checks]
+    judged = [(o, o.checks[CONTRACT]) for o in outcomes if CONTRACT in o.checks and o.status.is_usable]
+    unjudged = {o.unit.symbol: f"{o.status}: {o.error}" for o in outcomes if not o.status.is_usable}
     return (
         CONTRACT,
-        all(check.passed for _, check in judged),
+        not unjudged and all(check.passed for _, check in judged),
         {
             "quarantined_rows": sum(o.quarantined for o in outcomes),
-            "by_symbol": {o.unit.symbol: check.detail for o, check in judged},
+            "by_symbol": {o.unit.symbol: check.detail for o, check in judged} | unjudged,
         },
     )
 

@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,14 +17,14 @@ from quant_platform.settings import Instrument, Settings, load_settings
 from quant_platform.simulation.market import MarketParams, write_archive
 
 DAYS = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
-SYMBOLS = ("AAA", "BBB")
+SYMBOLS = ("AAA", "BBB", "CCC")
 PROJECT = Path(__file__).resolve().parents[2]
 _QP = Path(sys.executable).with_name("qp")
 
 
 @dataclass(frozen=True)
 class Market:
-    """An archive of three days of two symbols, and the platform.yaml that names it."""
+    """An archive of three days of three symbols, and the platform.yaml that names it."""
 
     archive: Path
     config: Path
@@ -172,7 +172,6 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture
-def dagster_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo, after the test, the DAGSTER_HOME that the code under test exports."""
     monkeypatch.setenv("DAGSTER_HOME", "")
-    yield
