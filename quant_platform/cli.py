@@ -339,7 +339,7 @@ def _print_week(done: "Demo") -> None:
     _show(rows, as_json=False, nothing="Nothing was built.")
     raw = [o for o in outcomes if o.unit.table in {"market/trades", "market/quotes"}]
     ticks, stages = sum(o.rows for o in raw), done.seconds_by_stage
-    ingest = next(s for name, s in stages.items() if "trades" in name)
+    ingest = stages["market/trades"] + stages["market/quotes"]
     settings = done.platform.settings
     out.print(f"\nChecks: {done.filled.checks_passed} passed, {done.filled.checks_failed} failed.", highlight=False)
     if ticks:

@@ -51,4 +51,4 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
     platform = Platform(settings)
     on_platform(platform)
     filled = backfill(platform, SYMBOLS, dates[0], dates[-1])
-    return Demo(platform, filled, {"simulate the archive": simulated - started, **filled.seconds_by_level})
+    return Demo(platform, filled, {"simulate the archive": simulated - started, **filled.seconds_by_step})

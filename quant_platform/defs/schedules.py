@@ -1,20 +1,24 @@
 """Schedules: when jobs start by themselves."""
 
+from datetime import timedelta
+
 import dagster as dg
-from dagster._core.definitions.partitions.partitioned_schedule import (
-    UnresolvedPartitionedAssetScheduleDefinition,
-)
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
-def daily_market(
-    job: UnresolvedAssetJobDefinition,
-) -> dg.ScheduleDefinition | UnresolvedPartitionedAssetScheduleDefinition:
+def daily_market(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """Return the schedule of the daily report: 06:00 UTC, when the archive has the day that ended at midnight."""
-    return dg.build_schedule_from_partitioned_job(
-        job,
+
+    @dg.schedule(
         name="daily_market",
-        hour_of_day=6,
-        minute_of_hour=0,
+        job=job,
+        cron_schedule="0 6 * * *",
+        execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
+    def yesterday(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        # The newest partition would be the wrong one: open dates are partitions too.
+        day = (context.scheduled_execution_time - timedelta(days=1)).date().isoformat()
+        return dg.RunRequest(partition_key=day)
+
+    return yesterday

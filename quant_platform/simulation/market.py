@@ -40,7 +40,7 @@ from quant_platform.simulation.market_files import (
 
 _REFERENCE_PRICES: Mapping[str, float] = {"BTCUSDT": 60_000.0, "ETHUSDT": 2_600.0, "SOLUSDT": 150.0}
 # A day has between the floor and this much more of rows.
-_SURPLUS = 0.25
+_SURPLUS = 0.1
 _FORESIGHT_S = 5
 _LARGEST_RUN_ORDERS = 500
 _SIZE_TAIL = 1.6
@@ -68,8 +68,8 @@ class MarketParams:
 
     Attributes:
         seed: The same seed gives the same bytes.
-        trades_per_day: Floor of the tape's rows per symbol-day; a day has up to a quarter more.
-        quotes_per_day: Floor of the quotes per symbol-day; a day has up to a quarter more.
+        trades_per_day: Floor of the tape's rows per symbol-day; a day has up to a tenth more.
+        quotes_per_day: Floor of the quotes per symbol-day; a day has up to a tenth more.
         reference_prices: By venue symbol, in quote currency, the level that prices revert to over weeks; a
             symbol that is not named gets between 20,000 and 80,000 ticks.
         daily_volatility: Standard deviation of a day's log return.
