@@ -87,7 +87,6 @@ def backfill(
     A killed backfill resumes where it stopped. A symbol-day that fails does not stop the others: the command then
     ends with a table of what failed and why, and exit code 1.
     """
-    from quant_platform.defs.backfill import backfill as run
     from quant_platform.defs.resources import SYMBOLS_TAG, Platform
 
     settings = load_settings()
@@ -100,6 +99,9 @@ def backfill(
         )
     platform = Platform(settings, is_forced=force)
     names = platform.symbols({SYMBOLS_TAG: symbols})
+    platform.engine.start()
+    from quant_platform.defs.backfill import backfill as run  # imports Dagster, which takes seconds
+
     units = len(names) * ((last - first).days + 1)
     with _progress("Backfilling", units, settings.landing) as tell:
         platform.observers.append(_unit_progress(tell, units))

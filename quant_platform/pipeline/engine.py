@@ -72,6 +72,12 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Start the workers now: they import what they need while this process does something else."""
+        self._pool = self._pool or _pool(self.settings.pipeline.workers)
+        for _ in range(self.settings.pipeline.workers):
+            self._pool.submit(_ready)
+
     def close(self) -> None:
         """Stop the pool; units not yet started are dropped, and are due again in the next run."""
         if self._pool:
@@ -313,6 +319,10 @@ def _pool(workers: int) -> Executor:
     os.environ["POLARS_MAX_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
     context = multiprocessing.get_context("forkserver")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+
+
+def _ready() -> None:
+    """Do nothing: a worker that can do this has imported this module."""
 
 
 def _end_with_parent() -> None:

@@ -12,6 +12,7 @@ from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import Platform
 
 YESTERDAY = date(2024, 3, 4)
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 SIX = datetime(2024, 3, 5, 6, tzinfo=UTC)
 
 
@@ -34,18 +35,17 @@ def test_tick_at_six_makes_the_page_of_yesterday(market: Any, tmp_path: Path) ->
         (request,) = tick.run_requests
         assert request.partition_key == str(YESTERDAY)
         result = definitions.resolve_job_def(schedule.job_name).execute_in_process(
-            instance=instance, partition_key=request.partition_key, tags=request.tags
+            instance=instance, partition_key=request.partition_key, tags=request.tags, run_config=QUIET
         )
 
         assert result.success
         (event,) = [
-            event.asset_materialization
+            event.step_materialization_data.materialization
             for event in result.get_asset_materialization_events()
             if event.asset_key == dg.AssetKey(["reports", "daily_market"])
         ]
     platform.close()
     page = tmp_path / "home" / "reports" / "daily_market" / f"{YESTERDAY}.html"
-    assert event
     assert event.partition == str(YESTERDAY)
     assert event.metadata["path"].value == str(page)
     assert event.metadata["bytes"].value == page.stat().st_size
