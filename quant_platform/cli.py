@@ -5,7 +5,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quant_platform.defs.demo import Demo
     from quant_platform.defs.resources import Platform
     from quant_platform.pipeline.units import Outcome
+    from quant_platform.settings import Settings
 
 app = typer.Typer(
     help="Ticks in, trusted bars, analytics and reports out.",
@@ -51,7 +52,7 @@ def demo() -> None:
     """Simulate a week of ticks as archive files and take it through every asset on embedded defaults."""
     from quant_platform.defs import demo as week
 
-    settings = load_settings()
+    settings = _settings()
     files = len(week.SYMBOLS) * week.DAYS * 2
     with _progress("Simulating the archive", files, settings.landing) as tell:
         observed: list[Platform] = []
@@ -72,7 +73,7 @@ def up() -> None:
     """Serve the Dagster UI, its daemon and the report pages on 127.0.0.1 until Ctrl-C. Ports are `ui:` settings."""
     from quant_platform.defs.serve import serve
 
-    raise typer.Exit(serve(load_settings(), say=out.print))
+    raise typer.Exit(serve(_settings(), say=out.print))
 
 
 @app.command(epilog="Example: qp backfill --from 2024-08-08 --to 2024-08-08 --symbols BTCUSDT,ETHUSDT")
@@ -89,7 +90,7 @@ def backfill(
     """
     from quant_platform.defs.resources import SYMBOLS_TAG, Platform
 
-    settings = load_settings()
+    settings = _settings()
     first, last = start.date(), end.date()
     if first > last:
         raise SettingsError(f"--from {first} is after --to {last}: swap them.")
@@ -97,6 +98,8 @@ def backfill(
         raise SettingsError(
             f"--from {first} is before partitions.start {settings.partitions.start}: move that setting."
         )
+    if last > (newest := datetime.now(UTC).date() + timedelta(days=1)):
+        raise SettingsError(f"--to {last} is after {newest}, the newest partition: name an earlier date.")
     platform = Platform(settings, is_forced=force)
     names = platform.symbols({SYMBOLS_TAG: symbols})
     platform.engine.start()
@@ -223,7 +226,22 @@ def doctor(as_json: AsJson = False) -> None:
 def _platform() -> "Platform":
     from quant_platform.defs.resources import Platform
 
-    return Platform(load_settings())
+    return Platform(_settings())
+
+
+def _settings() -> "Settings":
+    """Return the settings of a command that writes below QP_HOME.
+
+    Raises:
+        SettingsError: The configuration is wrong, or QP_HOME cannot be written.
+    """
+    from quant_platform.defs.doctor import writable
+
+    settings = load_settings()
+    home = writable(settings.home)
+    if not home.is_ok:
+        raise SettingsError(f"{home.what}: {home.detail}. {home.fix}")
+    return settings
 
 
 def _fault(outcome: "Outcome") -> dict[str, Any]:

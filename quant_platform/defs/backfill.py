@@ -3,11 +3,13 @@
 The backfill daemon would wait half a minute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
 import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from quant_platform.defs.build import build_defs
@@ -15,6 +17,7 @@ from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import SYMBOLS_TAG, Platform
 from quant_platform.pipeline.units import Outcome
 
+_EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -59,21 +62,23 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         SYMBOLS_TAG: ",".join(symbols),
     }
     with dagster_instance(platform.settings) as instance:
-        result = job.execute_in_process(instance=instance, tags=tags, run_config=_QUIET, raise_on_error=False)
-        for step in instance.get_run_step_stats(result.run_id):
+        # `execute_in_process` would put its own executor in place of the code location's, and stop at the first failure.
+        run = instance.create_run_for_job(job_def=job, tags=tags, run_config=_QUIET)
+        events = list(execute_run_iterator(InMemoryJob(job), run, instance))
+        for step in instance.get_run_step_stats(run.run_id):
             if step.start_time and step.end_time:
                 done.seconds_by_step[step.step_key.replace("__", "/")] = step.end_time - step.start_time
     platform.observers.remove(done.outcomes.append)
-    done.step_errors = _step_errors(result)
-    passed = [evaluation.passed for evaluation in result.get_asset_check_evaluations()]
+    done.step_errors = _step_errors(events)
+    passed = [e.asset_check_evaluation_data.passed for e in events if e.event_type is _EVALUATED]
     done.checks_passed, done.checks_failed = sum(passed), len(passed) - sum(passed)
     return done
 
 
-def _step_errors(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+def _step_errors(events: Iterable[dg.DagsterEvent]) -> dict[str, str]:
     """Return the errors of steps, by name, except those whose table of failed units is known already."""
     found = {}
-    for event in result.filter_events(lambda e: e.is_step_failure):
+    for event in (event for event in events if event.is_step_failure):
         error = event.step_failure_data.error
         cause = error and (error.cause or error)
         if cause and event.step_failure_data.user_failure_data is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SYMBOLS = ("SIMBTC", "SIMETH", "SIMSOL")
 FIRST_DATE = date(2024, 3, 4)
 DAYS = 7
-_REFERENCE_PRICES = {"SIMBTCUSDT": 60_000.0, "SIMETHUSDT": 2_600.0, "SIMSOLUSDT": 150.0}
+PARAMS = MarketParams(reference_prices={"SIMBTCUSDT": 60_000.0, "SIMETHUSDT": 2_600.0, "SIMSOLUSDT": 150.0})
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,7 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
     instruments = [settings.instrument(symbol) for symbol in SYMBOLS]
     dates = [FIRST_DATE + timedelta(days=n) for n in range(DAYS)]
     started = time.perf_counter()
-    write_archive(
-        root,
-        instruments=instruments,
-        dates=dates,
-        params=MarketParams(reference_prices=_REFERENCE_PRICES),
-        on_file=on_file,
-    )
+    write_archive(root, instruments=instruments, dates=dates, params=PARAMS, on_file=on_file)
     simulated = time.perf_counter()
     platform = Platform(settings)
     platform.engine.start()

@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 def findings(settings: Settings) -> list[Finding]:
     """Return every finding, in the order in which a newcomer would fix them."""
-    found = [_python(), *map(_package, _PACKAGES), _writable(settings.home), _space(settings.home), _lake(settings)]
+    found = [_python(), *map(_package, _PACKAGES), writable(settings.home), _space(settings.home), _lake(settings)]
     found += [_dbt_manifest(), _redis(settings)]
     for name in type(settings.feeds).model_fields:
         if any(instrument.feed == name for instrument in settings.instruments):
@@ -50,7 +50,8 @@ def _package(name: str) -> Finding:
         return Finding(name, is_ok=False, detail="is not installed", fix="`make setup`")
 
 
-def _writable(home: Path) -> Finding:
+def writable(home: Path) -> Finding:
+    """Return whether files can be made below QP_HOME, by making one."""
     probe = home / f".doctor-{uuid.uuid4().hex}"
     try:
         home.mkdir(parents=True, exist_ok=True)

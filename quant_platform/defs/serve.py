@@ -5,13 +5,14 @@ import functools
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from quant_platform.defs.instance import dagster_instance
+from quant_platform.defs.instance import PROJECT, dagster_instance
 from quant_platform.settings import Settings
 
 HOST = "127.0.0.1"
@@ -26,15 +27,19 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         settings: Where everything lies, and the ports.
         say: Told, in whole sentences, what was started and why it stopped.
     """
+    for key, port in settings.ui.model_dump().items():
+        if _is_taken(port):
+            say(f"Port {port} of {HOST} is taken: end what listens there, or set QP_UI__{key.upper()} to another one.")
+            return 1
     dagster_instance(settings).dispose()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     bin_folder = Path(sys.executable).parent
-    module = ["-m", "quant_platform.definitions"]
+    workspace = ["-w", str(PROJECT / "workspace.yaml")]
     commands = {
-        "webserver": [str(bin_folder / "dagster-webserver"), "-h", HOST, "-p", str(settings.ui.port), *module],
-        "daemon": [str(bin_folder / "dagster-daemon"), "run", *module],
+        "webserver": [str(bin_folder / "dagster-webserver"), "-h", HOST, "-p", str(settings.ui.port), *workspace],
+        "daemon": [str(bin_folder / "dagster-daemon"), "run", *workspace],
     }
     with _pages(settings.home, settings.ui.files_port), _children(commands) as children:
         say(
@@ -48,6 +53,16 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
                     return 1
         say("Stopping.")
     return 0
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 Here: presentation only. Not here: what a report says (its own module), reading data (the asset that calls it).
 """
 
+import base64
 import functools
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 PLOT_SCRIPT = "plotly.min.js"
 DASH = "–"
 _SCRIPT_TAG = f'<script src="{PLOT_SCRIPT}"></script>'
+_LINK_BESIDE = re.compile(r'<a href="([\w.-]+\.(csv|md))">')
+_MEDIA_TYPES = {"csv": "text/csv", "md": "text/markdown"}
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,22 @@ def environment() -> "Environment":
 
 
 def self_contained(html: str, folder: Path) -> str:
-    """Return the page with the shared plot script of `folder` written into it, to be sent as one file.
+    """Return the page with the shared plot script, and the files it links to, written into it: one file to be sent.
 
     Raises:
-        FileNotFoundError: `folder` has no plot script: no report was written there.
+        FileNotFoundError: `folder` lacks the plot script or a linked file: no report was written there.
         ValueError: The page does not refer to the plot script.
     """
     if _SCRIPT_TAG not in html:
         raise ValueError(f"The page has no {_SCRIPT_TAG}: it is not a report, or it is self-contained already.")
+    html = _LINK_BESIDE.sub(lambda link: _embedded(folder / link[1], _MEDIA_TYPES[link[2]]), html)
     script = (folder / PLOT_SCRIPT).read_text(encoding="utf-8").replace("</script", r"<\/script")
     return html.replace(_SCRIPT_TAG, f"<script>{script}</script>")
+
+
+def _embedded(path: Path, media_type: str) -> str:
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f'<a download="{path.name}" href="data:{media_type};base64,{content}">'
 
 
 def publish_plot_script(folder: Path) -> None:

@@ -88,10 +88,11 @@ def test_requirements_lock_satisfies_pyproject(requirement: Requirement) -> None
     assert requirement.specifier.contains(locked[name], prereleases=True)
 
 
-def test_dagster_yaml_loads_with_telemetry_off_and_its_limits(tmp_path: Path) -> None:
+def test_dagster_yaml_loads_with_telemetry_off_and_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dagster import DagsterInstance
 
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
 
     with DagsterInstance.from_config(str(tmp_path)) as instance:
         concurrency = instance.get_concurrency_config()
@@ -100,12 +101,13 @@ def test_dagster_yaml_loads_with_telemetry_off_and_its_limits(tmp_path: Path) ->
         assert instance.telemetry_enabled is False
         assert instance.run_retries_enabled is True
         assert instance.run_retries_max_retries == 2
-        assert concurrency.pool_config.default_pool_limit == 1
+        assert concurrency.pool_config.default_pool_limit == 2
         assert run_queue is not None
         assert {"key": "qp/date", "value": {"applyLimitPerUniqueValue": True}, "limit": 1} in (
             run_queue.tag_concurrency_limits or ()
         )
         assert instance.wait_for_local_code_server_processes_on_shutdown is True
+    assert type(instance.event_log_storage).__name__ == "KeptSqliteEventLogStorage"
     assert any(tmp_path.rglob("*.db")), "nothing was stored in DAGSTER_HOME"
 
 
