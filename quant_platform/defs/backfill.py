@@ -62,7 +62,7 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         SYMBOLS_TAG: ",".join(symbols),
     }
     with dagster_instance(platform.settings) as instance:
-        # `execute_in_process` would put its own executor in place of the code location's, and stop at the first failure.
+        # `execute_in_process` would put its own executor in our executor's place, and stop at the first failure.
         run = instance.create_run_for_job(job_def=job, tags=tags, run_config=_QUIET)
         events = list(execute_run_iterator(InMemoryJob(job), run, instance))
         for step in instance.get_run_step_stats(run.run_id):

@@ -99,10 +99,11 @@ def check_every_visible_file(settings: Settings) -> None:
             assert lake.recomputed_hash(table, symbol, day) == footer.content_hash
 
 
+@pytest.mark.parametrize("seed", [7, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(100, 110))])
 def test_backfill_killed_again_and_again_ends_as_if_it_never_was(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    home, dice = tmp_path / "killed", random.Random(7)
+    home, dice = tmp_path / "killed", random.Random(seed)
     settings = settings_of(config, home, monkeypatch)
     monkeypatch.delenv("QP_HOME")  # this process is not one of those to be counted
     finished: dict[Path, tuple[int, int]] = {}

@@ -58,14 +58,15 @@ def start(path: Path, dies: str, generation: int) -> "subprocess.Popen[str]":
     )
 
 
-def test_builder_killed_at_any_moment_leaves_one_whole_generation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.soak)])
+def test_builder_killed_at_any_moment_leaves_one_whole_generation(tmp_path: Path, kills: int) -> None:
     path = tmp_path / "warehouse.duckdb"
     generation = 0
-    for repetition in range(10):
+    for repetition in range(kills):
         with start(path, "by the parent", generation) as builder:
             assert builder.stdout
             swapped = int(builder.stdout.readline())
-            time.sleep(0.007 * repetition)  # a build takes some 60 ms: the kill walks through it
+            time.sleep(0.007 * (repetition % 10))  # a build takes some 60 ms: the kill walks through it
             os.kill(builder.pid, signal.SIGKILL)
             swapped = max([swapped, *(int(line) for line in builder.stdout.read().split())])
         ((rows, low, high),) = generations(path)

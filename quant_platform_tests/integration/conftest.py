@@ -1,4 +1,4 @@
-"""A small simulated market, homes filled from it, and ways to run `qp` on them. What is asserted stands in the tests."""
+"""A small simulated market, homes filled from it, and ways to run `qp` on them; no assertions of what it says."""
 
 import os
 import shutil

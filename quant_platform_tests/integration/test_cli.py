@@ -248,6 +248,24 @@ def test_home_that_may_not_be_written_is_a_sentence(qp: Any, tmp_path: Path) -> 
     assert "QP_HOME" in said.text
 
 
+def test_backfill_with_a_corrupt_file_builds_the_rest_and_says_what_failed(
+    qp: Any, own_market: Any, tmp_path: Path
+) -> None:
+    own_market.file("BBB", "trades", "2024-03-04").write_bytes(b"not a zip")
+
+    said = qp("backfill", "--from", DAYS[0], "--to", DAYS[0], config=own_market.config)
+
+    assert said.code == 1
+    assert f"market/trades BBB {DAYS[0]}: failed: ArchiveError" in said.text
+    assert f"market/bars_5m BBB {DAYS[0]}: blocked: market/bars_1m BBB {DAYS[0]} is blocked" in said.text
+    assert "Traceback" not in said.out + said.err
+    failed = json.loads(qp("check", "--json", home=tmp_path / "home").out)
+    assert {(row["symbol"], row["date"]) for row in failed} == {("BBB", DAYS[0])}
+    assert {row["table"] for row in failed} == TABLES - {"market/quotes", "statistics/liquidity"}
+    held = json.loads(qp("list-data", "--symbols", "AAA,CCC", "--json", home=tmp_path / "home").out)
+    assert {row["table"] for row in held if row["days"] == 1} == TABLES
+
+
 def test_two_backfills_at_once_both_end_well_and_build_each_unit_once(
     qp_started: Any, market: Any, tmp_path: Path
 ) -> None:

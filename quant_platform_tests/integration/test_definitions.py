@@ -124,7 +124,9 @@ def test_each_date_of_a_range_run_carries_its_own_facts(filled: Path, market: An
             assert len({record.run_id for record in records}) == 1
             for record in records:
                 assert record.asset_materialization
-                facts = {name: value.value for name, value in record.asset_materialization.metadata.items()}
+                facts: dict[str, Any] = {
+                    name: value.value for name, value in record.asset_materialization.metadata.items()
+                }
                 files = lake.path(table, "AAA", platform.settings.partitions.start).parent.parent
                 held = list((files / f"date={record.partition_key}").glob("*.parquet"))
                 assert facts["bytes"] == sum(file.stat().st_size for file in held) > 0
@@ -136,7 +138,7 @@ def test_each_date_of_a_range_run_carries_its_own_facts(filled: Path, market: An
                 assert facts["quarantined_rows"] == 0
                 if rows.height:
                     column = "ts_event" if "ts_event" in rows.columns else "ts_open"
-                    assert facts["time_range"] == f"{rows[column].min()} to {rows[column].max()}"
+                    assert facts["time_range"] == f"{rows[column].min()!s} to {rows[column].max()!s}"
                 else:
                     assert (table, facts["time_range"]) == ("market/gaps", "no rows")
     platform.close()
