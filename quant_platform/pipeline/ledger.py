@@ -9,6 +9,8 @@ from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from quant_platform.pipeline.units import CheckResult, Outcome, Unit, UnitStatus, outcome_of
 from quant_platform.storage.lake import Lake, UnreadableFileError, metadata_json
 
@@ -30,7 +32,8 @@ class Ledger:
         self._path = path
         self._kept = threading.local()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connection() as connection:
+        # The change to WAL does not wait for others as statements do.
+        with FileLock(path.with_name(f"{path.name}.lock")), self._connection() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(_CREATE)
 
