@@ -125,12 +125,13 @@ def started(name: str, home: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A QP_HOME whose Dagster instance exists: a second process creating it at the same time would crash."""
     dagster_home = tmp_path / "dagster"
     dagster_home.mkdir()
     shutil.copy(ROOT / "dagster.yaml", dagster_home)
-    with DagsterInstance.from_config(str(dagster_home)):
+    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
+    with DagsterInstance.get():
         pass
     return tmp_path
 
