@@ -129,11 +129,9 @@ def ours(lake: str) -> Job:
     from quant_platform.storage.lake import Lake
 
     store = Lake(lake)
-    columns = ["ts_event", "ts_recv", "symbol", "trade_id", "last_trade_id", "price", "size", "aggressor"]
 
     def job() -> Bars:
-        trades = store.scan("market/trades", [SYMBOL], DATE, DATE).select(columns).collect()
-        seconds = calculator.bars(trades)
+        seconds = calculator.bars(store.scan("market/trades", [SYMBOL], DATE, DATE))
         minutes = calculator.cascade(seconds, 60)
         return {"1s": seconds, "1m": minutes, "5m": calculator.cascade(minutes, 300)}
 

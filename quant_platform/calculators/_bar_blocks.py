@@ -41,22 +41,31 @@ TRADE_COLUMNS = (
     "size",
     "aggressor",
 )
+_READ_ROWS = 1_048_576  # a row group of the lake
 _BLOCK_ROWS = 65_536  # a few columns of a block stay in a core's cache; smaller ones cost more calls
 _POSITIVE = ("price", "size")
 
 
-def partial_bars(trades: pl.DataFrame, width_ns: int) -> pl.DataFrame:
+def partial_bars(trades: pl.DataFrame | pl.LazyFrame, width_ns: int) -> pl.DataFrame:
     """Return the partial bars of each block of rows, blocks in their order, with the number of the `block`.
+
+    A lazy tape is read a row group at a time, each thread its own, so that no more than that is ever in memory.
 
     `revision` counts the trades that came late after others of their own block.
 
     Raises:
         ValueError: A usable trade has no `ts_recv`.
     """
-    chosen = trades.select(TRADE_COLUMNS)
-    blocks = [chosen.slice(start, _BLOCK_ROWS) for start in range(0, trades.height, _BLOCK_ROWS)]
+    chosen = trades.lazy().select(TRADE_COLUMNS)
+    rows = chosen.select(pl.len()).collect().item()
+    step = _READ_ROWS if isinstance(trades, pl.LazyFrame) else _BLOCK_ROWS
+
+    def parts(start: int) -> list[dict[str, Any] | None]:
+        chunk = chosen.slice(start, step).collect()
+        return [_block_bars(block, width_ns) for block in chunk.iter_slices(_BLOCK_ROWS)]
+
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        found = [part for part in pool.map(_block_bars, blocks, [width_ns] * len(blocks)) if part]
+        found = [part for chunk in pool.map(parts, range(0, rows, step)) for part in chunk if part]
     if not found:
         return pl.DataFrame(schema={**PARTIAL, "block": pl.Int64})
     numbers = np.repeat(np.arange(len(found)), [len(part["ts_open"]) for part in found])
@@ -80,18 +89,15 @@ def _block_bars(trades: pl.DataFrame, width_ns: int) -> dict[str, Any] | None:
     first_id, last_id, price, size, aggressor = (
         trades.get_column(name).to_numpy() for name in ("trade_id", "last_trade_id", "price", "size", "aggressor")
     )
-    interval = ts // width_ns
-    is_start = interval[1:] != interval[:-1]
-    if changes is not None:
-        is_start |= changes
-    starts = np.append(0, np.flatnonzero(is_start) + 1)
+    starts = _starts(ts, width_ns, changes)
     ends = np.append(starts[1:], len(ts)) - 1
     symbols = trades.get_column("symbol")
-    count = last_id - first_id + 1
+    is_each_one_trade = bool((last_id == first_id).all())
+    count = np.ones_like(last_id) if is_each_one_trade else last_id - first_id + 1
     add, greatest, least = np.add.reduceat, np.maximum.reduceat, np.minimum.reduceat
     return {
         "symbol": symbols.head(len(starts)) if changes is None else symbols.gather(starts),
-        "ts_open": interval[starts] * width_ns,
+        "ts_open": ts[starts] // width_ns * width_ns,
         "first_ts": ts[starts],
         "first_id": first_id[starts],
         "last_ts": ts[ends],
@@ -102,12 +108,26 @@ def _block_bars(trades: pl.DataFrame, width_ns: int) -> dict[str, Any] | None:
         "close": price[ends],
         "volume": add(size, starts),
         "notional": add(price * size, starts),
-        "trade_count": add(count, starts),
+        "trade_count": ends - starts + 1 if is_each_one_trade else add(count, starts),
         "buy_volume": add(size * (aggressor > 0), starts),
         "sell_volume": add(size * (aggressor < 0), starts),
         "revision": np.zeros_like(starts) if is_late is None else add(count * is_late, starts),
         "last_recv": greatest(recv, starts),
     }
+
+
+def _starts(ts: Array, width_ns: int, changes: Array | None) -> Array:
+    """Return the position of the first row of each interval and symbol."""
+    first, last = int(ts[0]) // width_ns + 1, int(ts[-1]) // width_ns
+    if changes is None and last - first < len(ts):
+        # The rows are in order and the intervals are fewer: looking their edges up is cheaper than dividing each time.
+        edges = np.searchsorted(ts, np.arange(first, last + 1) * width_ns)
+        return np.append(0, edges[np.diff(edges, prepend=0) > 0])
+    interval = ts // width_ns
+    is_start = interval[1:] != interval[:-1]
+    if changes is not None:
+        is_start |= changes
+    return np.append(0, np.flatnonzero(is_start) + 1)
 
 
 def _is_clean(trades: pl.DataFrame) -> bool:

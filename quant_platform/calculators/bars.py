@@ -63,7 +63,9 @@ def prune(state: State, before: int) -> State:
     return State(state.partials.filter(pl.col("ts_open") >= before), state.watermarks, before)
 
 
-def step(state: State, trades: pl.DataFrame, params: BarParams = _ONE_SECOND) -> tuple[State, pl.DataFrame]:
+def step(
+    state: State, trades: pl.DataFrame | pl.LazyFrame, params: BarParams = _ONE_SECOND
+) -> tuple[State, pl.DataFrame]:
     """Fold a chunk of the tape into the state, and return the bars that it touched.
 
     Cutting the tape anywhere changes nothing: of all outputs, the last row per symbol and ts_open is the bar of one
@@ -71,10 +73,11 @@ def step(state: State, trades: pl.DataFrame, params: BarParams = _ONE_SECOND) ->
 
     Args:
         state: What `initial` or the previous `step` returned, with the same parameters.
-        trades: Columns of contract `Trade` (more are ignored, `first_trade_id` and `venue` are not needed), any
-            number of symbols, rows in the order of arrival. `ts_recv` is filled, as the lake's scan does. Duplicates
-            of (symbol, trade_id) were removed at intake. A row with a null, or with a price or size that is NaN,
-            infinite, zero or negative, is ignored: intake has put it in quarantine.
+        trades: A frame, or a lazy tape of the lake that need not fit into memory. Columns of contract `Trade` (more
+            are ignored, `first_trade_id` and `venue` are not needed), any number of symbols, rows in the order of
+            arrival. `ts_recv` is filled, as the lake's scan does. Duplicates of (symbol, trade_id) were removed at
+            intake. A row with a null, or with a price or size that is NaN, infinite, zero or negative, is ignored:
+            intake has put it in quarantine.
         params: The interval's width.
 
     Returns:
@@ -104,7 +107,7 @@ def step(state: State, trades: pl.DataFrame, params: BarParams = _ONE_SECOND) ->
     return State(pl.concat([untouched, touched]), watermarks, state.retained_from), _bars(touched, width_ns)
 
 
-def bars(trades: pl.DataFrame, params: BarParams = _ONE_SECOND) -> pl.DataFrame:
+def bars(trades: pl.DataFrame | pl.LazyFrame, params: BarParams = _ONE_SECOND) -> pl.DataFrame:
     """Return the bars of a whole tape: one `step` from `initial`."""
     return step(initial(), trades, params)[1]
 

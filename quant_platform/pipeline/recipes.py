@@ -6,7 +6,6 @@ from typing import Any
 import polars as pl
 
 from quant_platform.calculators import bars, liquidity, price_statistics
-from quant_platform.calculators._bar_blocks import TRADE_COLUMNS
 from quant_platform.feeds import binance_archive, binance_csv, normalize
 from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work
 from quant_platform.settings import Settings
@@ -42,7 +41,7 @@ def _gaps(work: Work) -> Built:
 
 
 def _bars_1s(work: Work) -> Built:
-    return Built(bars.bars(work.scan("market/trades").select(TRADE_COLUMNS).collect()))
+    return Built(bars.bars(work.scan("market/trades")))
 
 
 def _bars_1m(work: Work) -> Built:

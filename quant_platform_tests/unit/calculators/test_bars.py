@@ -292,3 +292,15 @@ def test_bars_keep_their_contracts(tape):
 def test_a_width_that_does_not_divide_the_day_is_refused(width_s):
     with pytest.raises(ValueError, match=f"width_s must divide a day of 86400 s, was {width_s}"):
         bars.BarParams(width_s)
+
+
+@pytest.mark.parametrize("rows_read", [1, 7, 333, 5_000])
+@pytest.mark.parametrize("is_in_order", [True, False])
+def test_a_lazy_tape_gives_the_bars_of_the_frame_however_it_is_read(tape, monkeypatch, rows_read, is_in_order):
+    frame = random_tape(tape, rows=1_000, symbols=1 if is_in_order else 3, seed=11)
+    frame = frame.sort("ts_event", "trade_id") if is_in_order else frame
+    monkeypatch.setattr(_bar_blocks, "_READ_ROWS", rows_read)
+    found, wanted = bars.bars(frame.lazy()), bars.bars(frame)
+    assert wanted.height > 10
+    # Late trades are counted by arrival, whatever block they came in.
+    assert_frame_equal(found, wanted, rel_tol=1e-12)
