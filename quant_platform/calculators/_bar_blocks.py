@@ -92,8 +92,8 @@ def _block_bars(trades: pl.DataFrame, width_ns: int) -> dict[str, Any] | None:
     starts = _starts(ts, width_ns, changes)
     ends = np.append(starts[1:], len(ts)) - 1
     symbols = trades.get_column("symbol")
-    is_each_one_trade = bool((last_id == first_id).all())
-    count = np.ones_like(last_id) if is_each_one_trade else last_id - first_id + 1
+    # A tape of single trades, in order, is counted by its edges alone.
+    count = None if is_late is None and (last_id == first_id).all() else last_id - first_id + 1
     add, greatest, least = np.add.reduceat, np.maximum.reduceat, np.minimum.reduceat
     return {
         "symbol": symbols.head(len(starts)) if changes is None else symbols.gather(starts),
@@ -108,10 +108,10 @@ def _block_bars(trades: pl.DataFrame, width_ns: int) -> dict[str, Any] | None:
         "close": price[ends],
         "volume": add(size, starts),
         "notional": add(price * size, starts),
-        "trade_count": ends - starts + 1 if is_each_one_trade else add(count, starts),
-        "buy_volume": add(size * (aggressor > 0), starts),
-        "sell_volume": add(size * (aggressor < 0), starts),
-        "revision": np.zeros_like(starts) if is_late is None else add(count * is_late, starts),
+        "trade_count": ends - starts + 1 if count is None else add(count, starts),
+        "buy_volume": add(np.where(aggressor > 0, size, 0.0), starts),
+        "sell_volume": add(np.where(aggressor < 0, size, 0.0), starts),
+        "revision": np.zeros_like(starts) if is_late is None or count is None else add(count * is_late, starts),
         "last_recv": greatest(recv, starts),
     }
 
