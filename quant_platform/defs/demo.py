@@ -50,8 +50,8 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
             write_archive, root, instruments=instruments, dates=dates, params=PARAMS, on_file=on_file
         )
         # Dagster and dbt take seconds to import on one core; the simulation leaves room beside it.
-        import dagster_dbt  # noqa: F401
-        import dbt.cli.main  # noqa: F401
+        import dagster_dbt  # noqa: F401  # used by the definitions
+        import dbt.cli.main  # noqa: F401  # used by the dbt step
 
         from quant_platform.defs.backfill import backfill
 

@@ -336,7 +336,7 @@ def _encodings(contract: type[Contract], rows: pa.Table) -> dict[str, Any]:
     plain = [name for name, dtype in dtypes.items() if dtype == pl.Float64 and _is_smaller_plain(rows[name])]
     return {
         "compression": "zstd",
-        "compression_level": 3,  # level 7 takes three times the time for a twentieth of the bytes
+        "compression_level": 3,  # level 4 took 1.7 times the time for 2 % fewer bytes of quotes
         "use_dictionary": [name for name in dtypes if name not in {*deltas, *plain}],
         "column_encoding": {
             **dict.fromkeys(deltas, "DELTA_BINARY_PACKED"),
