@@ -60,7 +60,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
         reference = _read(folder / "ours")
         for name in workers:
             _require_equal(reference, _read(folder / name), name)
-        seconds = interleaved({name: worker.run for name, worker in workers.items()}, rounds)
+        seconds = interleaved({name: _at_work(worker) for name, worker in workers.items()}, rounds)
     finally:
         for worker in workers.values():
             worker.close()
@@ -79,7 +79,8 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
         title=f"Bars: {written.rows / 1e6:g} M ticks, lake → 1 s, 1 m and 5 m bars",
         unit="ms",
         how="One symbol-day, from the Parquet file to three frames in memory. Every contestant is a process of its own "
-        "that stays up: imports, compilation and two runs come before the clock.",
+        "that stays up: imports, compilation and two runs come before the clock. In its turn each runs twice, the second "
+        "counting: a process that has slept through the others' turns first gets its memory back from the system.",
         measurements=[*timed, *missing],
         verdicts=[
             Verdict(claim="times faster than pandas ×3", measured=faster("pandas ×3"), floor=4, goal=8),
@@ -105,6 +106,14 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
             f"The ticks are simulated (bursts, tick grid, round lots): {written.bytes / written.rows:.2f} bytes each",
         ],
     )
+
+
+def _at_work(worker: Worker) -> Callable[[], float]:
+    def second_run() -> float:
+        worker.run()
+        return worker.run()
+
+    return second_run
 
 
 def _notes() -> dict[str, str]:

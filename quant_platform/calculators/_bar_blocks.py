@@ -1,6 +1,8 @@
 """Partial bars of a stretch of the tape, block by block on all cores. Merging them into bars is `bars`' business."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 Array = npt.NDArray[Any]
+Columns = dict[str, Array]
 PARTIAL = pl.Schema(
     {
         "symbol": pl.String(),
@@ -42,7 +45,7 @@ TRADE_COLUMNS = (
     "aggressor",
 )
 _READ_ROWS = 1_048_576  # a row group of the lake
-_BLOCK_ROWS = 65_536  # a few columns of a block stay in a core's cache; smaller ones cost more calls
+_BLOCK_ROWS = 131_072  # a few columns of a block stay in a core's cache; smaller ones cost more calls
 _POSITIVE = ("price", "size")
 
 
@@ -60,12 +63,11 @@ def partial_bars(trades: pl.DataFrame | pl.LazyFrame, width_ns: int) -> pl.DataF
     rows = chosen.select(pl.len()).collect().item()
     step = _READ_ROWS if isinstance(trades, pl.LazyFrame) else _BLOCK_ROWS
 
-    def parts(start: int) -> list[dict[str, Any] | None]:
-        chunk = chosen.slice(start, step).collect()
-        return [_block_bars(block, width_ns) for block in chunk.iter_slices(_BLOCK_ROWS)]
+    def parts(start: int) -> list[dict[str, Any]]:
+        return list(_parts(chosen.slice(start, step).collect(), width_ns))
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        found = [part for chunk in pool.map(parts, range(0, rows, step)) for part in chunk if part]
+        found = [part for chunk in pool.map(parts, range(0, rows, step)) for part in chunk]
     if not found:
         return pl.DataFrame(schema={**PARTIAL, "block": pl.Int64})
     numbers = np.repeat(np.arange(len(found)), [len(part["ts_open"]) for part in found])
@@ -74,26 +76,38 @@ def partial_bars(trades: pl.DataFrame | pl.LazyFrame, width_ns: int) -> pl.DataF
     return pl.DataFrame({"symbol": symbols.cast(pl.String), **columns, "block": numbers})
 
 
-def _block_bars(trades: pl.DataFrame, width_ns: int) -> dict[str, Any] | None:
-    if not _is_clean(trades):
-        trades = _usable(trades)
-    if trades.is_empty():
-        return None
-    changes = _symbol_changes(trades)
-    is_late = None
-    if not _is_in_order(trades, changes):
-        trades = _in_order(trades, width_ns)
-        changes = _symbol_changes(trades)
-        is_late = trades.get_column("is_late").to_numpy()
-    ts, recv = (_integers(trades, name) for name in ("ts_event", "ts_recv"))
-    first_id, last_id, price, size, aggressor = (
-        trades.get_column(name).to_numpy() for name in ("trade_id", "last_trade_id", "price", "size", "aggressor")
-    )
+def _parts(chunk: pl.DataFrame, width_ns: int) -> Iterator[dict[str, Any]]:
+    for block in (block for piece in _pieces(chunk) for block in piece.iter_slices(_BLOCK_ROWS)):
+        trades, columns, changes = _ordered(block, width_ns)
+        if trades.height:
+            yield _partial(trades.get_column("symbol"), columns, changes, width_ns)
+
+
+def _ordered(block: pl.DataFrame, width_ns: int) -> tuple[pl.DataFrame, Columns, Array | None]:
+    """Return the usable rows in order; what is so already, as nearly all of a tape is, is only looked at."""
+    if not any(column.null_count() for column in block.get_columns()):
+        columns, changes = _columns(block), _symbol_changes(block)
+        if _is_clean(columns) and _is_in_order(block, columns, changes):
+            return block, columns, changes
+    trades = _in_order(_usable(block), width_ns)
+    return trades, _columns(trades), _symbol_changes(trades)
+
+
+def _pieces(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield a frame in pieces that lie whole in memory, as they were read: numpy would copy anything else."""
+    lengths = [column.chunk_lengths() for column in frame.get_columns()]
+    edges = sorted({0, *(edge for column in lengths for edge in accumulate(column))})
+    yield from (frame[start:stop] for start, stop in pairwise(edges))
+
+
+def _partial(symbols: pl.Series, columns: Columns, changes: Array | None, width_ns: int) -> dict[str, Any]:
+    ts, first_id, price, size = (columns[name] for name in ("ts_event", "trade_id", "price", "size"))
     starts = _starts(ts, width_ns, changes)
     ends = np.append(starts[1:], len(ts)) - 1
-    symbols = trades.get_column("symbol")
+    is_late = columns.get("is_late")
     # A tape of single trades, in order, is counted by its edges alone.
-    count = None if is_late is None and (last_id == first_id).all() else last_id - first_id + 1
+    is_single = is_late is None and np.array_equal(columns["last_trade_id"], first_id)
+    count = None if is_single else columns["last_trade_id"] - first_id + 1
     add, greatest, least = np.add.reduceat, np.maximum.reduceat, np.minimum.reduceat
     return {
         "symbol": symbols.head(len(starts)) if changes is None else symbols.gather(starts),
@@ -109,10 +123,10 @@ def _block_bars(trades: pl.DataFrame, width_ns: int) -> dict[str, Any] | None:
         "volume": add(size, starts),
         "notional": add(price * size, starts),
         "trade_count": ends - starts + 1 if count is None else add(count, starts),
-        "buy_volume": add(np.where(aggressor > 0, size, 0.0), starts),
-        "sell_volume": add(np.where(aggressor < 0, size, 0.0), starts),
+        "buy_volume": add(size * (columns["aggressor"] > 0), starts),
+        "sell_volume": add(size * (columns["aggressor"] < 0), starts),
         "revision": np.zeros_like(starts) if is_late is None or count is None else add(count * is_late, starts),
-        "last_recv": greatest(recv, starts),
+        "last_recv": greatest(columns["ts_recv"], starts),
     }
 
 
@@ -130,10 +144,8 @@ def _starts(ts: Array, width_ns: int, changes: Array | None) -> Array:
     return np.append(0, np.flatnonzero(is_start) + 1)
 
 
-def _is_clean(trades: pl.DataFrame) -> bool:
-    if any(column.null_count() for column in trades.get_columns()):
-        return False
-    values = [trades.get_column(name).to_numpy() for name in _POSITIVE]
+def _is_clean(columns: Columns) -> bool:
+    values = (columns[name] for name in _POSITIVE)
     return all(v.min() > 0 and v.max() < np.inf for v in values)  # numpy's min and max of a NaN are NaN
 
 
@@ -147,17 +159,23 @@ def _usable(trades: pl.DataFrame) -> pl.DataFrame:
     return usable
 
 
+def _columns(trades: pl.DataFrame) -> Columns:
+    """Return all but the symbols as arrays, times as integers."""
+    arrays = {column.name: column.to_numpy() for column in trades.iter_columns() if column.name != "symbol"}
+    return {name: values.view(np.int64) if values.dtype.kind == "M" else values for name, values in arrays.items()}
+
+
 def _symbol_changes(trades: pl.DataFrame) -> Array | None:
     """Say of each row but the first whether its symbol is another than the row's before; None: it never is."""
     symbols = trades.get_column("symbol")
-    if (symbols == symbols[0]).all():
+    if symbols.is_empty() or (symbols == symbols[0]).all():
         return None
     return (symbols != symbols.shift())[1:].to_numpy()
 
 
-def _is_in_order(trades: pl.DataFrame, changes: Array | None) -> bool:
+def _is_in_order(trades: pl.DataFrame, columns: Columns, changes: Array | None) -> bool:
     """Say whether each symbol's rows stand together, in (ts_event, trade_id) order."""
-    ts, ids = _integers(trades, "ts_event"), trades.get_column("trade_id").to_numpy()
+    ts, ids = columns["ts_event"], columns["trade_id"]
     if changes is None and (ts[1:] >= ts[:-1]).all() and (ids[1:] > ids[:-1]).all():
         return True
     forward = (ts[1:] > ts[:-1]) | ((ts[1:] == ts[:-1]) & (ids[1:] > ids[:-1]))
@@ -165,10 +183,6 @@ def _is_in_order(trades: pl.DataFrame, changes: Array | None) -> bool:
         return bool(forward.all())
     stand_together = np.count_nonzero(changes) + 1 == trades.get_column("symbol").n_unique()
     return stand_together and bool((forward | changes).all())
-
-
-def _integers(trades: pl.DataFrame, name: str) -> Array:
-    return trades.get_column(name).to_numpy().view(np.int64)  # Polars' own cast costs as much as a sum
 
 
 def _in_order(trades: pl.DataFrame, width_ns: int) -> pl.DataFrame:
