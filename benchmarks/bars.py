@@ -80,7 +80,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
         unit="ms",
         how="One symbol-day, from the Parquet file to three frames in memory. Every contestant is a process of its own "
         "that stays up: imports, compilation and two runs come before the clock. In its turn each runs twice, the "
-        "second counting: a process that has slept through the others' turns first gets its memory back from the system.",
+        "second counting: a process that slept through the others' turns first gets its memory back from the system.",
         measurements=[*timed, *missing],
         verdicts=[
             Verdict(claim="times faster than pandas ×3", measured=faster("pandas ×3"), floor=4, goal=8),

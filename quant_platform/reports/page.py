@@ -112,12 +112,18 @@ def _embedded(path: Path, media_type: str) -> str:
 
 def publish_plot_script(folder: Path) -> None:
     """Write the plot script that the pages of `folder` share, unless this very version is there already."""
-    from plotly.offline import get_plotlyjs
-
-    path, script = folder / PLOT_SCRIPT, get_plotlyjs().encode()
+    path, script = folder / PLOT_SCRIPT, _plot_script()
     if path.is_file() and path.stat().st_size == len(script) and path.read_bytes() == script:
         return
     publish_bytes(path, script)
+
+
+@functools.cache
+def _plot_script() -> bytes:
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script.encode()
 
 
 def publish_bytes(path: Path, content: bytes) -> None:

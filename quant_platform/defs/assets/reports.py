@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+import duckdb
 import polars as pl
 from dagster_duckdb import DuckDBResource
 
@@ -44,8 +45,11 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], warehouse: DuckDBResource
     ) -> Iterator[Any]:
         files_url = platform.settings.ui.files_url
-        for day in dates_of(context):
-            page = daily_market.write(inputs(platform, warehouse, day), platform.settings.reports)
+        dates = dates_of(context)
+        with warehouse.get_connection() as connection:
+            marts = _daily_bars(connection, dates[0] - timedelta(days=_CONTEXT_DAYS), dates[-1])
+        for day in dates:
+            page = daily_market.write(inputs(platform, marts, day), platform.settings.reports)
             context.add_asset_metadata(
                 {
                     "page": dg.MetadataValue.url(f"{files_url}/{page.relative_to(platform.settings.home)}"),
@@ -60,21 +64,24 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
     return body
 
 
-def inputs(platform: Platform, warehouse: DuckDBResource, day: date) -> DailyMarket:
-    """Read what one page shows: the mart over a read-only connection, the rest from the lake and the ledger."""
+def _daily_bars(connection: duckdb.DuckDBPyConnection, start: date, end: date) -> pl.DataFrame:
+    rows: pl.DataFrame = connection.sql(
+        "SELECT * FROM marts.fct_daily_bars WHERE trading_date BETWEEN ? AND ? ORDER BY symbol, trading_date",
+        params=[start, end],
+    ).pl()
+    return rows
+
+
+def inputs(platform: Platform, daily_bars: pl.DataFrame, day: date) -> DailyMarket:
+    """Read what one page shows: its dates of the mart, the rest from the lake and the ledger."""
     lake, settings = platform.engine.lake, platform.settings
-    with warehouse.get_connection() as connection:
-        daily = connection.sql(
-            "SELECT * FROM marts.fct_daily_bars WHERE trading_date BETWEEN ? AND ? ORDER BY symbol, trading_date",
-            params=[day - timedelta(days=_CONTEXT_DAYS), day],
-        ).pl()
     bars_5m = lake.scan("market/bars_5m", None, day, day).collect()
     return DailyMarket(
         date=day,
         symbols=tuple(
             i.symbol for i in settings.instruments if i.symbol in platform.engine.ledger.first_dates("market/trades")
         ),
-        daily=daily,
+        daily=daily_bars.filter(pl.col("trading_date").is_between(day - timedelta(days=_CONTEXT_DAYS), day)),
         bars_5m=bars_5m,
         spreads=lake.scan("statistics/liquidity", None, day, day).collect(),
         statistics=lake.scan("statistics/price_statistics", None, day, day).collect(),
