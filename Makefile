@@ -3,12 +3,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test check bench soak lock clean
+.PHONY: help setup demo up test check bench accuracy soak lock clean
 
 PYTHON ?= $(or $(shell command -v python3.11 2>/dev/null),python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-TESTED_FAST := $(wildcard quant_platform_tests/unit quant_platform_tests/property)
+TESTED_FAST := $(wildcard quant_platform_tests/unit)
 
 # The dbt manifest costs seconds to build and milliseconds to load, so it is built here and not when assets load.
 DBT_SOURCES := $(if $(wildcard dbt_project/dbt_project.yml),$(shell find dbt_project -type f \
@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(INSTALLED) $(MANIFEST) ## make .venv from requirements.lock, and the dbt manifest
 
@@ -42,7 +42,7 @@ up: setup ## serve the UI and its daemon on 127.0.0.1 until Ctrl-C
 test: setup ## run every test but the long forms (at most 14 minutes)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not soak"
 
-check: setup ## format, lint, types, import rules, unit and property tests (under a minute when warm)
+check: setup ## format, lint, types, import rules, unit tests (under a minute when warm)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -51,6 +51,9 @@ check: setup ## format, lint, types, import rules, unit and property tests (unde
 
 bench: setup ## measure against the peers and write benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
+
+accuracy: setup ## hold the estimators against recorded days of known truth and write docs/accuracy.md
+	$(BIN)/python benchmarks/accuracy.py
 
 soak: setup ## run the long faults and loads
 	$(BIN)/pytest -m soak --timeout 14400

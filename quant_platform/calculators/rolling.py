@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 Array = npt.NDArray[Any]
+
+_BLOCK_VALUES = 1 << 16  # bounds the memory of rows x window arrays, whatever the number of symbols
+_KEY = ("symbol", "ts_event")
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,72 @@ def z_score(windows: Windows, *, min_samples: int) -> Array:
     _, deviations = windows.mean_and_deviations()
     std = standard_deviation(deviations, windows.count)
     return np.where((windows.count >= min_samples) & (std > 0), deviations[:, -1] / std, np.nan)
+
+
+def history_statistics(values: pl.DataFrame, earlier: pl.DataFrame, *, window: int, min_samples: int) -> pl.DataFrame:
+    """Return where each value stands in the history of its symbol: the last `window` values, itself included.
+
+    Args:
+        values: `symbol ts_event value`, any number of symbols, any row order. The same `ts_event` again is the same
+            snapshot of the source, seen by another cycle: it counts once, with the later row's value.
+        earlier: The same columns: what lies before, at least the last `window - 1` values of each symbol if there
+            are so many. Snapshots that are in `values` too count once.
+        window: Most values in a window.
+        min_samples: Values below which the z-score is null.
+
+    Returns:
+        `symbol ts_event value z_score percentile mean std samples`, one row for each snapshot of `values`, by symbol
+        and ts_event. `z_score` = (value - mean)/std; null below `min_samples` and where nothing varies.
+        `percentile` is the share of the window at or below the value, in (0, 1]. `std` has ddof 1, null below 2
+        values. A value that is null, NaN or infinite is in no window, and its row has 0 samples and nulls.
+
+    Raises:
+        ValueError: `window` or `min_samples` is below 1.
+    """
+    if window < 1 or min_samples < 1:
+        raise ValueError(f"window and min_samples must be >= 1, were {window} and {min_samples}")
+    value = pl.col("value").cast(pl.Float64)
+    snapshots = (
+        pl.concat([earlier.select(*_KEY, value, is_new=False), values.select(*_KEY, value, is_new=True)])
+        .with_columns(pl.when(pl.col("value").is_finite()).then("value"))
+        .unique(_KEY, keep="last", maintain_order=True)
+        .sort(_KEY)
+    )
+    usable = snapshots.filter(pl.col("value").is_not_null())
+    rank = usable.select(pl.int_range(pl.len()).over("symbol")).to_series().to_numpy()
+    padded = np.concatenate([np.zeros(window), usable.get_column("value").to_numpy()])
+    view = np.lib.stride_tricks.sliding_window_view(padded, window)[1:]
+    age = np.arange(window)[::-1]
+    new = usable.get_column("is_new").to_numpy().nonzero()[0]
+    blocks = np.array_split(new, 1 + len(new) * window // _BLOCK_VALUES)
+    columns = [_place_in_history(Windows(view[rows], age <= rank[rows, None]), min_samples) for rows in blocks]
+    statistics = {name: np.concatenate([block[name] for block in columns]) for name in columns[0]}
+    return (
+        pl.concat(
+            [
+                usable.filter("is_new").with_columns(
+                    **{name: pl.Series(values) for name, values in statistics.items()}
+                ),
+                snapshots.filter(pl.col("is_new") & pl.col("value").is_null()).with_columns(
+                    samples=pl.lit(0, pl.Int64)
+                ),
+            ],
+            how="diagonal",
+        )
+        .sort(_KEY)
+        .select(*_KEY, "value", *(pl.when(pl.col(name).is_finite()).then(name) for name in statistics))
+    )
+
+
+@np.errstate(all="ignore")  # one value has no deviation, huge ones overflow: null in the end
+def _place_in_history(windows: Windows, min_samples: int) -> dict[str, Array]:
+    mean, deviations = windows.mean_and_deviations()
+    newest = windows.values[:, -1:]
+    at_or_below = ((windows.values <= newest) & windows.is_present).sum(axis=1)
+    return {
+        "z_score": z_score(windows, min_samples=min_samples),
+        "percentile": at_or_below / windows.count,
+        "mean": mean,
+        "std": standard_deviation(deviations, windows.count),
+        "samples": windows.count,
+    }

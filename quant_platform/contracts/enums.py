@@ -20,10 +20,53 @@ class Status(StrEnum):
 
     OK = "ok"
     NO_DATA = "no_data"
+    NO_DEPTH = "no_depth"
     TOO_FEW = "too_few"
     ZERO_VOLUME = "zero_volume"
+    ONE_SIDED = "one_sided"
+    CROSSED = "crossed"
+    LOCKED = "locked"
+    ZERO_SIZE = "zero_size"
+    STALE = "stale"
+    INVALID_INPUT = "invalid_input"
+    NO_VALID_CONTRACTS = "no_valid_contracts"
     CONSTANT = "constant"
     NAN = "nan"
+
+
+class Signing(StrEnum):
+    """How volume gets its side."""
+
+    AUTO = "auto"
+    VENUE = "venue"
+    LEE_READY = "lee_ready"
+    QUOTE = "quote"
+    TICK = "tick"
+    BVC = "bvc"
+
+
+class SignRule(StrEnum):
+    """Which rule gave one trade its side."""
+
+    VENUE = "venue"
+    QUOTE = "quote"
+    TICK = "tick"
+    NONE = "none"
+
+
+class VpinMethod(StrEnum):
+    """What a VPIN was computed from: enough full volume buckets, or all volume since the open."""
+
+    BUCKETS = "buckets"
+    SIMPLE_IMBALANCE = "simple_imbalance"
+
+
+class Level(StrEnum):
+    """How far a measure of toxicity stands above its thresholds."""
+
+    LOW = "low"
+    MODERATE = "moderate"
+    HIGH = "high"
 
 
 class Tape(StrEnum):
@@ -38,3 +81,38 @@ class GapStatus(StrEnum):
 
     OPEN = "open"
     FILLED = "filled"
+
+
+class ImbalanceState(StrEnum):
+    """How lopsided the five best levels of a book are, whichever side is the heavier."""
+
+    BALANCED = "balanced"
+    MODERATE = "moderate"
+    EXTREME = "extreme"
+
+
+class AuctionSide(StrEnum):
+    """Which side of a closing auction has more to do."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+    FLAT = "FLAT"
+
+
+class OptionActivity(StrEnum):
+    """How unusual the volume of an option chain is; no contracts, and no volume, are words of their own."""
+
+    ABSENT = "absent"
+    INACTIVE = "inactive"
+    NORMAL = "normal"
+    WATCH = "watch"
+    ELEVATED = "elevated"
+    EXTREME = "extreme"
+
+
+class OptionFlow(StrEnum):
+    """Which side of an option chain has most of the volume."""
+
+    CALL = "CALL"
+    PUT = "PUT"
+    BALANCED = "BALANCED"

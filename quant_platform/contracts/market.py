@@ -1,6 +1,6 @@
 """The market's own tables: trades, quotes, gaps and time bars. What we derive from them lives elsewhere."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -8,6 +8,7 @@ from quant_platform.contracts._schema import (
     Contract,
     choice,
     count,
+    flag,
     identifier,
     instant,
     real,
@@ -56,6 +57,67 @@ class Quote(Contract):
     ask_price = real("Best offer; null when that side is empty.", unit="quote currency", nullable=True, min_exclusive=0)
     ask_size = real("Quantity at the best offer.", unit="base units", nullable=True, min=0)
     sequence = identifier("The venue's update id: the order among quotes.")
+    is_ts_event_assumed = flag("Whether the venue gave no time, and ts_event is estimated from the receive time.")
+
+
+def _level_price(side: str, level: int) -> Any:  # a column; dataframely is known to _schema only
+    return real(
+        f"Price of {side} level {level}; null where the source lacks it.",
+        unit="quote currency",
+        nullable=True,
+        min_exclusive=0,
+    )
+
+
+def _level_size(side: str, level: int) -> Any:
+    return real(
+        f"Quantity at {side} level {level}; null where the source lacks it.", unit="base units", nullable=True, min=0
+    )
+
+
+class Book(Contract):
+    """The five best levels of each side after one update. Crossed and locked books are data, not errors."""
+
+    table: ClassVar[str] = "market/book"
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "sequence")
+
+    ts_event = instant("The venue's time of the update.")
+    ts_recv = instant("Our clock at receipt; null in archive rows, which `scan` fills.", nullable=True)
+    symbol = text("The platform's unique name of the instrument.")
+    venue = text("The feed's name, or the exchange code.")
+    sequence = identifier("The venue's update id: the order among books.")
+    bid_price_1 = _level_price("bid", 1)
+    bid_price_2 = _level_price("bid", 2)
+    bid_price_3 = _level_price("bid", 3)
+    bid_price_4 = _level_price("bid", 4)
+    bid_price_5 = _level_price("bid", 5)
+    bid_size_1 = _level_size("bid", 1)
+    bid_size_2 = _level_size("bid", 2)
+    bid_size_3 = _level_size("bid", 3)
+    bid_size_4 = _level_size("bid", 4)
+    bid_size_5 = _level_size("bid", 5)
+    ask_price_1 = _level_price("ask", 1)
+    ask_price_2 = _level_price("ask", 2)
+    ask_price_3 = _level_price("ask", 3)
+    ask_price_4 = _level_price("ask", 4)
+    ask_price_5 = _level_price("ask", 5)
+    ask_size_1 = _level_size("ask", 1)
+    ask_size_2 = _level_size("ask", 2)
+    ask_size_3 = _level_size("ask", 3)
+    ask_size_4 = _level_size("ask", 4)
+    ask_size_5 = _level_size("ask", 5)
+
+    @rule()
+    def levels_in_order(cls) -> pl.Expr:
+        """Require that each level lies strictly behind the one before it."""
+        return pl.all_horizontal(
+            better > worse
+            for level in range(1, 5)
+            for better, worse in (
+                (pl.col(f"bid_price_{level}"), pl.col(f"bid_price_{level + 1}")),
+                (pl.col(f"ask_price_{level + 1}"), pl.col(f"ask_price_{level}")),
+            )
+        )
 
 
 class Gap(Contract):

@@ -6,11 +6,13 @@ The backfill daemon would wait half a minute.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from filelock import FileLock, Timeout
 
 from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
@@ -62,9 +64,14 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         SYMBOLS_TAG: ",".join(symbols),
     }
     with dagster_instance(platform.settings) as instance:
+        running = platform.settings.home / "locks" / "backfills"
+        _end_killed(instance, running)
         # `execute_in_process` would put its own executor in our executor's place, and stop at the first failure.
         run = instance.create_run_for_job(job_def=job, tags=tags, run_config=_QUIET)
-        events = list(execute_run_iterator(InMemoryJob(job), run, instance))
+        lock = FileLock(running / f"{run.run_id}.lock")
+        with lock:
+            events = list(execute_run_iterator(InMemoryJob(job), run, instance))
+        Path(lock.lock_file).unlink(missing_ok=True)
         for step in instance.get_run_step_stats(run.run_id):
             if step.start_time and step.end_time:
                 done.seconds_by_step[step.step_key.replace("__", "/")] = step.end_time - step.start_time
@@ -73,6 +80,20 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
     passed = [e.asset_check_evaluation_data.passed for e in events if e.event_type is _EVALUATED]
     done.checks_passed, done.checks_failed = sum(passed), len(passed) - sum(passed)
     return done
+
+
+def _end_killed(instance: dg.DagsterInstance, running: Path) -> None:
+    """Mark the runs of killed backfills as failed: they hold a lock no more, and nobody else would tell the UI."""
+    running.mkdir(parents=True, exist_ok=True)
+    for path in running.glob("*.lock"):
+        try:
+            with FileLock(path, timeout=0):
+                run = instance.get_run_by_id(path.stem)
+                if run and not run.is_finished:
+                    instance.report_run_failed(run, "Its process was killed. What it finished stands: run it again.")
+        except Timeout:
+            continue  # at work
+        path.unlink(missing_ok=True)
 
 
 def _step_errors(events: Iterable[dg.DagsterEvent]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from quant_platform.defs import jobs, schedules
-from quant_platform.defs.assets import market, marts, reports, statistics
+from quant_platform.defs.assets import market, marts, microstructure, reports, statistics
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import Platform
 from quant_platform.defs.table_asset import table_asset
@@ -36,7 +36,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     job = jobs.daily_market()
     return dg.Definitions(
         assets=[
-            *(table_asset(spec, partitions) for spec in (*market.TABLES, *statistics.TABLES)),
+            *(table_asset(spec, partitions) for spec in (*market.TABLES, *microstructure.TABLES, *statistics.TABLES)),
             marts.dbt_models(),
             reports.daily_market_report(partitions),
         ],

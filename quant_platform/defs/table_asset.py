@@ -52,7 +52,7 @@ def table_asset(spec: TableAsset, partitions: dg.DailyPartitionsDefinition) -> d
                             start_offset=-lookback, allow_nonexistent_upstream_partitions=True
                         ),
                     )
-                    for table, lookback in recipe.inputs
+                    for table, lookback, _ in recipe.inputs
                 ],
                 description=contract.__doc__,
                 group_name=spec.table.split("/", maxsplit=1)[0],

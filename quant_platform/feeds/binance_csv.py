@@ -10,7 +10,8 @@ import polars as pl
 from quant_platform.contracts._schema import INSTANT, Contract, split
 from quant_platform.contracts.market import Quote, Trade
 from quant_platform.feeds.binance_archive import ArchiveDay, ArchiveError, ArchiveInstrument
-from quant_platform.feeds.binance_sheet import AGAIN, LINE, Sheet, opened, typed_columns
+from quant_platform.feeds.binance_sheet import AGAIN, opened
+from quant_platform.feeds.sheet import LINE, Sheet, named, quarantine, typed_columns
 
 TimeUnit = Literal["ms", "us"]
 
@@ -58,7 +59,7 @@ def read_day(day: ArchiveDay, instrument: ArchiveInstrument, date: dt.date) -> P
     inside = _inside(typed["ts_event"], date, unit)
     if not inside.all():
         _check_day(sheet, typed, inside, date, unit)
-        broken.append(_named(typed.filter(~inside)[LINE], "ts_event|outside_date"))
+        broken.append(named(typed.filter(~inside)[LINE], "ts_event|outside_date"))
         typed = typed.filter(inside)
     contract, ident = (Quote, "sequence") if day.kind == "bookTicker" else (Trade, "trade_id")
     steps = typed[ident].diff()
@@ -69,13 +70,13 @@ def read_day(day: ArchiveDay, instrument: ArchiveInstrument, date: dt.date) -> P
     if not (steps.drop_nulls() > 0).all():
         is_first = rows[ident].is_first_distinct()
         lines = typed[LINE].filter(~typed[LINE].is_in(bad[LINE].implode()))
-        broken.append(_named(lines.filter(~is_first), f"{ident}|duplicate"))
+        broken.append(named(lines.filter(~is_first), f"{ident}|duplicate"))
         rows = rows.filter(is_first)
     if out_of_order or not rows["ts_event"].is_sorted():
         rows = rows.sort(contract.sorted_by)
     return Parsed(
         rows=rows,
-        quarantined=_quarantine(sheet, broken),
+        quarantined=quarantine(sheet, broken),
         tape=None if contract is Quote else day.kind,
         out_of_order=out_of_order,
         time_unit=unit,
@@ -91,7 +92,7 @@ def read_klines(path: Path) -> pl.DataFrame:
     sheet = opened(path, "klines")
     typed, broken = typed_columns(sheet)
     if broken:
-        first = _quarantine(sheet, broken).row(0, named=True)
+        first = quarantine(sheet, broken).row(0, named=True)
         raise ArchiveError(f"{sheet.file}, line {first[LINE]} breaks {first['rule']}: '{first['raw']}'. {AGAIN}")
     return typed.drop(LINE).with_columns(_instant("ts_open", _unit(typed["ts_open"])))
 
@@ -110,6 +111,7 @@ def _contract_rows(
             **_side("bid"),
             **_side("ask"),
             "sequence": pl.col("sequence"),
+            "is_ts_event_assumed": pl.lit(value=False),
         }
     else:
         last = "last_trade_id" if "last_trade_id" in typed.columns else "trade_id"
@@ -157,21 +159,4 @@ def _check_day(sheet: Sheet, typed: pl.DataFrame, inside: pl.Series, date: dt.da
     raise ArchiveError(
         f"{sheet.file}, line {line}: time {time} read in {unit} is {moment}, and {outside.height} of {typed.height} "
         f"rows do not fall on {date} (UTC). The file is of another day, or its times are in another unit. {AGAIN}"
-    )
-
-
-def _named(lines: pl.Series, rule: str) -> pl.DataFrame:
-    return lines.to_frame(LINE).with_columns(rule=pl.lit(rule))
-
-
-def _quarantine(sheet: Sheet, broken: list[pl.DataFrame]) -> pl.DataFrame:
-    schema = {"rule": pl.String, "source_file": pl.String, LINE: pl.Int64, "raw": pl.String}
-    if not broken:
-        return pl.DataFrame(schema=schema)
-    rows = pl.concat([part.select(LINE, "rule") for part in broken]).sort(LINE)
-    return rows.select(
-        "rule",
-        source_file=pl.lit(sheet.file),
-        source_line=pl.col(LINE).cast(pl.Int64),
-        raw=pl.Series(sheet.texts(rows[LINE]), dtype=pl.String),
     )

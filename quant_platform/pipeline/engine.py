@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -34,6 +34,7 @@ from quant_platform.pipeline.units import (
     Built,
     CheckResult,
     Outcome,
+    Recipe,
     Source,
     Unit,
     UnitStatus,
@@ -265,7 +266,7 @@ def _build(work: Work, *, is_forced: bool) -> Outcome:
     elif recipe.fetch:
         work = replace(work, source=recipe.fetch(work))
         status = UnitStatus.OK if work.source else UnitStatus.ABSENT
-    elif inputs and all(outcome and outcome.status is UnitStatus.ABSENT for outcome in inputs.values()):
+    elif _is_absent(recipe, inputs):
         status = UnitStatus.ABSENT
     key = work.key(work.content_hash)
     present = None if is_forced else outcome_on_disk(lake, unit)
@@ -301,6 +302,12 @@ def _build(work: Work, *, is_forced: bool) -> Outcome:
         checks=checks,
         facts=facts,
     )
+
+
+def _is_absent(recipe: Recipe, inputs: Mapping[Unit, Outcome | None]) -> bool:
+    absent = {unit.table for unit, outcome in inputs.items() if outcome and outcome.status is UnitStatus.ABSENT}
+    required = {table for table, _, is_optional in recipe.inputs if not is_optional}
+    return bool(absent & required) or (bool(inputs) and len(absent) == len(inputs))
 
 
 def _checks(built: Built, quarantined: int, settings: Settings) -> dict[str, CheckResult]:

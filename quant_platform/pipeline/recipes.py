@@ -6,31 +6,65 @@ from typing import Any
 import polars as pl
 
 from quant_platform.calculators import bars, liquidity, price_statistics
-from quant_platform.feeds import binance_archive, binance_csv, normalize
-from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work
-from quant_platform.settings import Settings
+from quant_platform.contracts.market import Book
+from quant_platform.feeds import binance_archive, binance_csv, frames, lean, lobster, normalize, recorded
+from quant_platform.pipeline.order_flow import ORDER_FLOW
+from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work, outcome_on_disk
+from quant_platform.settings import FeedName, Settings
 
 _MINUTE_S = 60
+_ONE_PRINT_A_ROW = "one_print_a_row"
+_RECORDED: dict[str, Any] = {"recorded_lobster": lobster, "recorded_lean": lean, "recorded_frames": frames}
 _MINUTES_PER_YEAR_24_7 = 365 * 24 * 60
 
 
 def _fetched_day(work: Work) -> Source | None:
+    feed, table = work.instrument.source_of(work.unit.table), work.unit.table
+    if feed in _RECORDED:
+        return _recorded_day(work, feed)
+    if table == Book.table:
+        return None  # the archive has none
     day = binance_archive.fetch_day(
-        work.settings.feed_of(work.instrument).archive_url,
-        work.instrument,
-        work.unit.table,
+        getattr(work.settings.feeds, feed).archive_url,
+        work.instrument.model_copy(update={"feed": feed}),
+        table,
         work.unit.date,
         landing=work.settings.landing,
     )
     return Source(day.fetched.path.name, day.fetched.sha256, day) if day else None
 
 
+def _recorded_day(work: Work, feed: FeedName) -> Source | None:
+    folder = getattr(work.settings.feeds, feed).path
+    if folder is None:  # ours, and not there before anything was simulated
+        folder = work.settings.simulated_frames
+        if not folder.is_dir():
+            return None
+    recording = _RECORDED[feed].find(folder, _wanted(work))
+    if recording is None:
+        return None
+    return Source(", ".join(path.name for path in recording.files), recording.fingerprint(), recording)
+
+
+def _wanted(work: Work) -> recorded.Wanted:
+    table, symbol, date = work.unit
+    venue = work.settings.feeds.recorded_frames.venue
+    return recorded.Wanted(
+        table=table, symbol=symbol, venue_symbol=work.instrument.venue_symbol, date=date, venue=venue
+    )
+
+
 def _parsed_day(work: Work) -> Built:
     assert work.source is not None  # a unit with no source is absent and never built
-    parsed = binance_csv.read_day(work.source.handle, work.instrument, work.unit.date)
+    feed = work.instrument.source_of(work.unit.table)
+    if feed in _RECORDED:
+        found = _RECORDED[feed].read_day(work.source.handle, _wanted(work))
+        return Built(found.rows, found.quarantined, found.facts)
+    parsed = binance_csv.read_day(work.source.handle, work.instrument.model_copy(update={"feed": feed}), work.unit.date)
     facts = {"time_unit": parsed.time_unit, "out_of_order": str(parsed.out_of_order)}
     if parsed.tape:
         facts["tape"] = parsed.tape
+        facts[_ONE_PRINT_A_ROW] = str((parsed.rows["first_trade_id"] == parsed.rows["last_trade_id"]).all())
     return Built(parsed.rows, parsed.quarantined, facts)
 
 
@@ -41,7 +75,10 @@ def _gaps(work: Work) -> Built:
 
 
 def _bars_1s(work: Work) -> Built:
-    return Built(bars.bars(work.scan("market/trades")))
+    trades, tape = work.scan("market/trades"), outcome_on_disk(work.lake, work.unit._replace(table="market/trades"))
+    if tape and tape.facts.get(_ONE_PRINT_A_ROW) == str(True):
+        trades = trades.drop("last_trade_id")  # reading it costs a tenth of the bars
+    return Built(bars.bars(trades))
 
 
 def _bars_1m(work: Work) -> Built:
@@ -65,8 +102,11 @@ def _price_statistics(work: Work) -> Built:
     return Built(values.filter(pl.col("ts_open") >= work.session.start))
 
 
-def _quarantine_parameters(settings: Settings) -> Mapping[str, Any]:
-    return {"max_quarantined_share": settings.quality.max_quarantined_share}
+def _raw_parameters(settings: Settings) -> Mapping[str, Any]:
+    return {
+        "max_quarantined_share": settings.quality.max_quarantined_share,
+        "frames_venue": settings.feeds.recorded_frames.venue,
+    }
 
 
 def _statistics_parameters(settings: Settings) -> Mapping[str, Any]:
@@ -76,21 +116,22 @@ def _statistics_parameters(settings: Settings) -> Mapping[str, Any]:
     }
 
 
-def _from_archive(table: str) -> Recipe:
+def _raw(table: str) -> Recipe:
     return Recipe(
         table,
         _parsed_day,
-        ("quant_platform.feeds.binance_csv",),
+        tuple(f"quant_platform.feeds.{name}" for name in ("binance_csv", "lobster", "lean", "frames")),
         fetch=_fetched_day,
-        parameters=_quarantine_parameters,
+        parameters=_raw_parameters,
     )
 
 
 RECIPES: dict[str, Recipe] = {
     recipe.table: recipe
     for recipe in (
-        _from_archive("market/trades"),
-        _from_archive("market/quotes"),
+        _raw("market/trades"),
+        _raw("market/quotes"),
+        _raw("market/book"),
         Recipe(
             "market/gaps",
             _gaps,
@@ -110,5 +151,6 @@ RECIPES: dict[str, Recipe] = {
             (Input("market/bars_1m", lookback_sessions=price_statistics.LOOKBACK_SESSIONS),),
             parameters=_statistics_parameters,
         ),
+        *ORDER_FLOW,
     )
 }

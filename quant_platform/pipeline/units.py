@@ -14,7 +14,8 @@ from enum import StrEnum
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple, cast
 
 import polars as pl
 
@@ -71,10 +72,14 @@ class Built(NamedTuple):
 
 
 class Input(NamedTuple):
-    """A table that a recipe reads, for the unit's date and so many sessions before it."""
+    """A table that a recipe reads, for the unit's date and so many sessions before it.
+
+    What is made from an absent day is absent too, unless that input is optional; and where all inputs are.
+    """
 
     table: str
     lookback_sessions: int = 0
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,9 @@ class Recipe:
 
     @cached_property
     def code_version(self) -> str:
-        """Hash of the build function, of the modules in `code`, and of the calculators and feeds they import."""
-        sources = [inspect.getsource(self.build), *(source for _, source in sorted(_closure(self.code)))]
+        """Hash of the build function and its helpers, of the modules in `code`, and of what these import of ours."""
+        sources = _sources(cast("FunctionType", self.build))
+        sources += [source for _, source in sorted(_closure(self.code))]
         return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 
 
@@ -119,7 +125,7 @@ class Work:
         """Return the units that this one reads, lookback sessions included, oldest first."""
         return [
             Unit(table, self.unit.symbol, date)
-            for table, lookback in self.recipe.inputs
+            for table, lookback, _ in self.recipe.inputs
             for date in [
                 *earlier_sessions(self.instrument.calendar, self.unit.date, lookback),
                 self.unit.date,
@@ -134,6 +140,16 @@ class Work:
     def scan(self, table: str) -> pl.LazyFrame:
         """Return an input's rows, its lookback sessions included."""
         return pl.concat([self.lake.scan(t, [s], d, d) for t, s, d in self.readable(table)])
+
+    def today(self, table: str) -> pl.LazyFrame:
+        """Return an input's rows of the unit's own date."""
+        return self.lake.scan(table, [self.unit.symbol], self.unit.date, self.unit.date)
+
+    def earlier(self, table: str) -> pl.LazyFrame:
+        """Return an input's rows of the lookback sessions; none where none of them is there."""
+        before = [unit for unit in self.readable(table) if unit.date < self.unit.date]
+        frames = [self.lake.scan(t, [s], d, d) for t, s, d in before]
+        return pl.concat(frames or [self.lake.scan(table, [])])
 
     def content_hash(self, unit: Unit) -> str | None:
         """Return what the file says its data hash to; None where it is missing, damaged or red."""
@@ -223,6 +239,20 @@ def outcome_on_disk(lake: Lake, unit: Unit) -> Outcome | None:
     except UnreadableFileError:
         return None
     return outcome_of(unit, footer) if footer and "key" in footer.metadata else None
+
+
+def _sources(function: FunctionType) -> list[str]:
+    """Return the source of a function and of those that it calls in its own module, each once."""
+    found: dict[str, str] = {}
+    waiting = [function]
+    while waiting:
+        current = waiting.pop()
+        if current.__qualname__ in found:
+            continue
+        found[current.__qualname__] = inspect.getsource(current)
+        used = (current.__globals__.get(name) for name in current.__code__.co_names)
+        waiting += [f for f in used if inspect.isfunction(f) and f.__module__ == function.__module__]
+    return [source for _, source in sorted(found.items())]
 
 
 @cache

@@ -17,6 +17,8 @@ from quant_platform.reports.market_day import (
     no_trades,
     null_reasons,
 )
+from quant_platform.reports.market_order_flow_figure import order_flow_figure
+from quant_platform.reports.market_order_flow_table import order_flow_reasons, order_flow_rows, order_flow_table
 from quant_platform.reports.market_tables import coverage_table, gaps_table, headline_table, quarantine_table
 from quant_platform.reports.market_verdict import verdict
 from quant_platform.reports.page import Figure, environment, markdown, plain, publish_bytes, publish_plot_script
@@ -27,11 +29,12 @@ _MARKS = {"attention": "**Attention.** ", "good": "", "note": ""}
 
 @dataclass(frozen=True)
 class Section:
-    """One symbol's part of the page: its plot, or the sentence that stands in its place."""
+    """One symbol's part of the page: its plots, or the sentence that stands in place of the first."""
 
     symbol: str
     summary: str
     figure: Figure | None
+    order_flow: Figure | None = None
 
 
 def render(day: DailyMarket) -> str:
@@ -49,6 +52,7 @@ def render(day: DailyMarket) -> str:
             symbols=day.symbols,
             findings=verdict(day, rows),
             headline=headline_table(day, rows),
+            order_flow=order_flow_table(day, order_flow_rows(day)),
             sections=[_section(day, rows, i) for i in range(len(day.symbols))],
             history=_history(day),
             tables=[gaps_table(day), quarantine_table(day), coverage_table(day)],
@@ -61,16 +65,18 @@ def as_markdown(day: DailyMarket) -> str:
     rows = headline(day)
     parts = [f"# Daily market {day.date} (UTC)\n"]
     parts.append("".join(f"- {_MARKS[f.tone]}{plain(f.sentence)}\n" for f in verdict(day, rows)))
-    tables = (headline_table(day, rows), gaps_table(day), quarantine_table(day), coverage_table(day))
+    flow = order_flow_table(day, order_flow_rows(day))
+    tables = (headline_table(day, rows), flow, gaps_table(day), quarantine_table(day), coverage_table(day))
     return "\n".join([*parts, *(f"## {table.title}\n\n{markdown(table)}" for table in tables)])
 
 
 def as_csv(day: DailyMarket) -> str:
-    """Return the headline numbers unrounded; `null_reasons` says why a value is empty."""
-    rows = headline(day)
+    """Return headline and order flow, a line per symbol, unrounded; `null_reasons` says why a value is empty."""
+    rows = headline(day).join(order_flow_rows(day), on="symbol", how="left", maintain_order="left")
+    whys = [null_reasons(day, symbol) | order_flow_reasons(day, symbol) for symbol in day.symbols]
     reasons = [
-        "; ".join(f"{c}: {why}" for c, why in null_reasons(day, row["symbol"]).items() if row[c] is None)
-        for row in rows.iter_rows(named=True)
+        "; ".join(f"{column}: {why}" for column, why in reasons.items() if row[column] is None)
+        for row, reasons in zip(rows.iter_rows(named=True), whys, strict=True)
     ]
     return (
         rows.with_columns(null_reasons=pl.Series(reasons, dtype=pl.String))
@@ -96,12 +102,17 @@ def write(day: DailyMarket, folder: Path) -> Path:
 
 def _section(day: DailyMarket, rows: pl.DataFrame, number: int) -> Section:
     symbol = day.symbols[number]
-    bars, spreads, gaps = (frame.filter(pl.col("symbol") == symbol) for frame in (day.bars_5m, day.spreads, day.gaps))
+    bars, spreads, gaps, slots = (
+        frame.filter(pl.col("symbol") == symbol) for frame in (day.bars_5m, day.spreads, day.gaps, day.order_flow.slots)
+    )
+    flow = None
+    if slots.height:
+        flow = order_flow_figure(f"order-flow-{number + 1}", symbol, day.date, slots=slots, bars=bars)
     if bars.is_empty():
         traded = rows["close"][number] is not None
         why = absence(day, symbol, "market/bars_5m") or "market/bars_5m has no rows"
         words = f"No five-minute bars of this date: {why}." if traded else None
-        return Section(symbol, words or f"No trades on this date: {no_trades(day, symbol)}.", None)
+        return Section(symbol, words or f"No trades on this date: {no_trades(day, symbol)}.", None, flow)
     figure = market_figures.session(
         f"session-{number + 1}",
         symbol,
@@ -114,7 +125,7 @@ def _section(day: DailyMarket, rows: pl.DataFrame, number: int) -> Section:
     quoted = spreads["quote_count"].sum()
     quotes = f"{quoted:,} quotes" if quoted else "no quotes"
     trades = f"{bars['trade_count'].sum():,} trades in {bars.height:,} five-minute bars"
-    return Section(symbol, f"{trades}; {quotes}.", figure)
+    return Section(symbol, f"{trades}; {quotes}.", figure, flow)
 
 
 def _history(day: DailyMarket) -> Section:

@@ -12,6 +12,7 @@ import polars as pl
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.market import Bar5m, Gap
 from quant_platform.contracts.statistics import PriceStatistics
+from quant_platform.reports.market_order_flow import OrderFlow
 
 HISTORY_DATES = 30
 _INSTANT = pl.Datetime("ns", "UTC")
@@ -91,6 +92,7 @@ class DailyMarket:
         quarantine: Rows set aside, by table, symbol and rule.
         coverage: State of each table and symbol: ok, absent, calendar_closed, missing, failed or blocked.
         revised: How many bars were revised by late trades.
+        order_flow: What the date's tables of `microstructure/*` were reduced to.
     """
 
     date: Date
@@ -103,6 +105,7 @@ class DailyMarket:
     quarantine: pl.DataFrame
     coverage: pl.DataFrame
     revised: int
+    order_flow: OrderFlow
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -4,22 +4,30 @@ Colour never speaks alone: up and buyers are hollow, down and sellers are filled
 """
 
 import html
-from datetime import UTC, datetime, timedelta
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from typing import Any
 
 import polars as pl
 
+from quant_platform.reports.figure_style import (
+    DOWN,
+    INK,
+    QUIET,
+    UP,
+    UP_FILL,
+    base_layout,
+    brief,
+    clock,
+    minute_texts,
+    panel_title,
+    plain_axis,
+    time_axis,
+)
 from quant_platform.reports.page import Figure
 
-UP, DOWN, INK, GRID, QUIET = "#1f6fb2", "#c2502f", "#1d2530", "#e9ecf0", "#667080"
-_UP_FILL = "#e3eef8"
 _LINES = ("#1f6fb2", "#c2502f", "#3b7f4a", "#7a4fa3", "#8a6d1f", "#2a8c8c", "#a33a6b", "#55606e")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
-_FONT = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-_WIDTH = timedelta(minutes=5)
-_MINUTES = "%Y-%m-%dT%H:%M"
 
 
 def session(
@@ -43,48 +51,22 @@ def session(
         gaps: That symbol's gaps: each is marked at its end on the price panel.
         vwap: The day's VWAP, drawn as a line; None draws none.
     """
-    # A slot without trades or quotes stays on the clock as null, so that lines break where data do.
-    midnight = datetime(date.year, date.month, date.day, tzinfo=UTC)
-    clock = pl.datetime_range(
-        min(midnight, bars["ts_open"][0]),
-        max(midnight + timedelta(days=1) - _WIDTH, bars["ts_open"][-1]),
-        interval=_WIDTH,
-        time_unit="ns",
-        eager=True,
-    ).alias("ts_open")
-    opens = bars["ts_open"].dt.strftime(_MINUTES).to_list()
-    quoted = clock.to_frame().join(spreads, on="ts_open", how="left", maintain_order="left")
-    layout = _layout(height=520) | {
-        "xaxis": _axis()
-        | {
-            "anchor": "y3",
-            "type": "date",
-            "range": [
-                _text(clock)[0],
-                _text(clock + _WIDTH)[-1],
-            ],
-            "rangeslider": {"visible": False},
-            "ticks": "outside",
-            "tickcolor": "#c9d0d8",
-            "tickformat": "%H:%M\n%d %b",
-            "hoverformat": "%H:%M UTC",
-            "showspikes": True,
-            "spikemode": "across",
-            "spikethickness": 1,
-            "spikedash": "dot",
-            "spikecolor": QUIET,
-        },
-        "yaxis": _axis() | {"domain": [0.46, 1], "tickformat": ",", "nticks": 6},
-        "yaxis2": _axis() | {"domain": [0.22, 0.38], "nticks": 4, "rangemode": "tozero"},
-        "yaxis3": _axis() | {"domain": [0, 0.14], "nticks": 4, "rangemode": "tozero"},
+    slots = clock(date, bars["ts_open"])
+    opens = minute_texts(bars["ts_open"])
+    quoted = slots.join(spreads, on="ts_open", how="left", maintain_order="left")
+    layout = base_layout(height=520) | {
+        "xaxis": time_axis(slots["ts_open"]),
+        "yaxis": plain_axis() | {"domain": [0.46, 1], "tickformat": ",", "nticks": 6},
+        "yaxis2": plain_axis() | {"domain": [0.22, 0.38], "nticks": 4, "rangemode": "tozero"},
+        "yaxis3": plain_axis() | {"domain": [0, 0.14], "nticks": 4, "rangemode": "tozero"},
         "hovermode": "x unified",
         "hoversubplots": "axis",
         "showlegend": False,
         "bargap": 0.15,
         "annotations": [
-            _title("Price (quote currency)", 1.0),
-            _title("Volume (base units)", 0.38),
-            _title("Quoted spread, time-weighted (bps)", 0.14),
+            panel_title("Price (quote currency)", 1.0),
+            panel_title("Volume (base units)", 0.38),
+            panel_title("Quoted spread, time-weighted (bps)", 0.14),
         ],
     }
     data = [_candles(bars, opens), *_volumes(bars, opens)]
@@ -94,8 +76,8 @@ def session(
                 "type": "scatter",
                 "mode": "lines",
                 "name": "spread",
-                "x": _text(quoted["ts_open"]),
-                "y": _brief(quoted["spread_bps"]),
+                "x": minute_texts(quoted["ts_open"]),
+                "y": brief(quoted["spread_bps"]),
                 "yaxis": "y3",
                 "line": {"color": INK, "width": 1.2, "shape": "hv"},
                 "connectgaps": False,
@@ -103,7 +85,7 @@ def session(
             }
         )
     else:
-        layout["annotations"].append(_title("No quotes on this date.", 0.09, x=0.5, anchor="center"))
+        layout["annotations"].append(panel_title("No quotes on this date.", 0.09, x=0.5, anchor="center"))
     if vwap is not None:
         layout["shapes"] = [_level(vwap)]
         layout["annotations"].append(_level_name("VWAP", vwap))
@@ -142,7 +124,7 @@ def context(name: str, date: Date, daily: pl.DataFrame, symbols: tuple[str, ...]
                     "legendgroup": str(i),
                     "showlegend": x == "x",
                     "x": [f"{d:%Y-%m-%d}" for d in dates],
-                    "y": _brief(values),
+                    "y": brief(values),
                     "xaxis": x,
                     "yaxis": y,
                     "line": {
@@ -157,17 +139,17 @@ def context(name: str, date: Date, daily: pl.DataFrame, symbols: tuple[str, ...]
                     "hovertemplate": hover,
                 }
             )
-    axis = _axis() | {"type": "date", "tickformat": "%d %b", "hoverformat": "%a %d %b %Y", "nticks": 8}
-    layout = _layout(height=300) | {
+    axis = plain_axis() | {"type": "date", "tickformat": "%d %b", "hoverformat": "%a %d %b %Y", "nticks": 8}
+    layout = base_layout(height=300) | {
         "xaxis": axis | {"domain": [0, 0.47], "anchor": "y"},
         "xaxis2": axis | {"domain": [0.53, 1], "anchor": "y2"},
-        "yaxis": _axis() | {"anchor": "x", "nticks": 6},
-        "yaxis2": _axis() | {"anchor": "x2", "nticks": 6, "rangemode": "tozero"},
+        "yaxis": plain_axis() | {"anchor": "x", "nticks": 6},
+        "yaxis2": plain_axis() | {"anchor": "x2", "nticks": 6, "rangemode": "tozero"},
         "hovermode": "x unified",
         "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top", "itemsizing": "constant"},
         "annotations": [
-            _title("Close, first date shown = 100", 1.0),
-            _title("Volume, multiple of own median", 1.0, x=0.53),
+            panel_title("Close, first date shown = 100", 1.0),
+            panel_title("Volume, multiple of own median", 1.0, x=0.53),
         ],
     }
     span = f"{daily['trading_date'].sort()[0]} to {date}"
@@ -189,7 +171,7 @@ def _volumes(bars: pl.DataFrame, opens: list[str]) -> list[dict[str, Any]]:
     net = bars["buy_volume"] - bars["sell_volume"]
     shares = (bars["buy_volume"] / bars["volume"]).round(4)
     looks = (
-        ("net buyers", net >= 0, {"color": _UP_FILL, "line": {"color": UP, "width": 1}}),
+        ("net buyers", net >= 0, {"color": UP_FILL, "line": {"color": UP, "width": 1}}),
         ("net sellers", net < 0, {"color": DOWN, "line": {"color": DOWN, "width": 1}}),
     )
     traces = []
@@ -201,7 +183,7 @@ def _volumes(bars: pl.DataFrame, opens: list[str]) -> list[dict[str, Any]]:
                     "type": "bar",
                     "name": name,
                     "x": [opens[i] for i in at],
-                    "y": _brief(bars["volume"][at]),
+                    "y": brief(bars["volume"][at]),
                     "customdata": shares[at].to_list(),
                     "yaxis": "y2",
                     "offsetgroup": "volume",
@@ -236,27 +218,6 @@ def _session_label(symbol: str, date: Date, bars: pl.DataFrame, spreads: pl.Data
     return words + (f" {gaps.height} gaps in the trade ids are marked." if gaps.height else "")
 
 
-def _layout(height: int) -> dict[str, Any]:
-    return {
-        "height": height,
-        "margin": {"l": 64, "r": 84, "t": 26, "b": 44},
-        "font": {"family": _FONT, "size": 12, "color": INK},
-        "paper_bgcolor": "#ffffff",
-        "plot_bgcolor": "#ffffff",
-        "dragmode": "zoom",
-        "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#c9d0d8"},
-    }
-
-
-def _axis() -> dict[str, Any]:
-    return {"gridcolor": GRID, "linecolor": "#c9d0d8", "zeroline": False, "ticks": "", "automargin": False}
-
-
-def _title(text: str, y: float, *, x: float = 0, anchor: str = "left") -> dict[str, Any]:
-    place = {"xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": anchor, "yanchor": "bottom"}
-    return {"text": text, "showarrow": False, "font": {"size": 12, "color": QUIET}} | place
-
-
 def _level(value: float) -> dict[str, Any]:
     line = {"color": QUIET, "width": 1, "dash": "dot"}
     return {
@@ -279,12 +240,3 @@ def _level_name(name: str, value: float) -> dict[str, Any]:
         "align": "left",
         "font": {"size": 11, "color": QUIET},
     } | place
-
-
-def _text(instants: pl.Series) -> list[str]:
-    return instants.dt.strftime(_MINUTES).to_list()
-
-
-def _brief(values: pl.Series) -> list[float | None]:
-    """Return six significant digits: a plot shows no more, and the page weighs a third less."""
-    return values.cast(pl.Float64).round_sig_figs(6).to_list()

@@ -27,14 +27,15 @@ def whole(value: int | None, reason: str) -> Cell:
     return missing(reason) if value is None else Cell(f"{value:,}")
 
 
-def large(value: float | None, reason: str) -> Cell:
-    """Return four significant digits and k, M, bn or T."""
+def large(value: float | None, reason: str, *, is_signed: bool = False) -> Cell:
+    """Return four significant digits and k, M, bn or T; a signed one says + too."""
     if value is None:
         return missing(reason)
+    sign = "\N{MINUS SIGN}" if value < 0 else "+" if is_signed and value else ""
     for scale, suffix in _LARGE:
         if abs(value) >= scale:
-            return Cell(f"{_four_digits(value / scale)} {suffix}")
-    return Cell(_four_digits(value))
+            return Cell(f"{sign}{_four_digits(abs(value) / scale)} {suffix}")
+    return Cell(f"{sign}{_four_digits(abs(value))}")
 
 
 def percent(value: float | None, decimals: int, reason: str) -> Cell:

@@ -1,7 +1,8 @@
 """A seeded market: quotes and trades around a hidden price, written as the venue's own archive files.
 
-Here: the order flow and what it does at the touch. Not here: the hidden price itself (`latent_price`) and how
-a file is laid out (`market_files`). Everything is a pure function of the parameters, the instrument and the date.
+Here: the order flow and what it does at the touch. Not here: the hidden price itself (`latent_price`), the depth
+behind the touch (`depth_frames`) and how a file is laid out (`market_files`). Everything is a pure function of the
+parameters, the instrument and the date.
 
 Part of the orders, and the sizes at the touch, lean towards the hidden price's next seconds, so that markouts,
 imbalance and toxicity have something real to find. Trades print at the quote that stood strictly before them or
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from quant_platform.settings import Instrument
+from quant_platform.simulation.depth_frames import write_depth
 from quant_platform.simulation.latent_price import (
     EPOCH,
     SECONDS,
@@ -47,7 +49,7 @@ _SIZE_TAIL = 1.6
 _LARGEST_SIZE = 10_000.0
 _UPDATE_ID_STEP = 64
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("trades_per_day", "quotes_per_day"), lambda value: value >= 1, ">= 1"),
+    (("trades_per_day", "quotes_per_day", "depth_every_s"), lambda value: value >= 1, ">= 1"),
     (("seed", "volatility_of_volatility", "spread_ticks"), lambda value: value >= 0, ">= 0"),
     (
         ("daily_volatility", "run_exponent", "order_notional", "touch_notional"),
@@ -70,6 +72,7 @@ class MarketParams:
         seed: The same seed gives the same bytes.
         trades_per_day: Floor of the tape's rows per symbol-day; a day has up to a tenth more.
         quotes_per_day: Floor of the quotes per symbol-day; a day has up to a tenth more.
+        depth_every_s: Seconds between two depth messages, for instruments whose book comes from recorded frames.
         reference_prices: By venue symbol, in quote currency, the level that prices revert to over weeks; a
             symbol that is not named gets between 20,000 and 80,000 ticks.
         daily_volatility: Standard deviation of a day's log return.
@@ -88,6 +91,7 @@ class MarketParams:
     seed: int = 7
     trades_per_day: int = 100_000
     quotes_per_day: int = 200_000
+    depth_every_s: int = 15
     reference_prices: Mapping[str, float] = field(default_factory=lambda: dict(_REFERENCE_PRICES))
     daily_volatility: float = 0.025
     volatility_of_volatility: float = 0.5
@@ -128,7 +132,8 @@ def write_archive(
 ) -> list[Path]:
     """Write simulated symbol-days as official archive zips with `.CHECKSUM` files under `root`.
 
-    Every symbol-day gets its instrument's tape; USD-M instruments get a bookTicker too, as in the archive.
+    Every symbol-day gets its instrument's tape; USD-M instruments get a bookTicker too, as in the archive, and below
+    `frames` recorded depth messages where their book comes from such.
     Each file's bytes depend on the parameters, the instrument and the date alone, so a call may add dates later:
     trade ids run on, update ids rise, and a day opens where the day before closed.
 
@@ -137,10 +142,10 @@ def write_archive(
         instruments: Whose days; the tape, tick and lot sizes are theirs.
         dates: UTC dates, any order.
         params: The market; `MarketParams()` when not given.
-        on_file: Called in the caller's thread after each zip, with its path and its number of rows.
+        on_file: Called in the caller's thread after each file, with its path and its number of rows.
 
     Returns:
-        The zips, by date, then instrument as given, the tape before the quotes.
+        The files, by date, then instrument as given: tape, quotes, depth.
 
     Raises:
         ValueError: A date is before 2017-01-01.
@@ -180,6 +185,8 @@ def _write_day(root: Path, instrument: Instrument, day: date, params: MarketPara
     written = [(write_trades(root, instrument, day, trades), len(trades.row_id))]
     if instrument.feed == "binance_usdm":
         written.append((write_quotes(root, instrument, day, quotes), len(quotes.update_id)))
+        if instrument.sources.book == "recorded_frames":
+            written.append(write_depth(root, instrument, day, quotes, every_s=params.depth_every_s))
     return written
 
 

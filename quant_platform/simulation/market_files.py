@@ -75,10 +75,10 @@ def write_quotes(root: Path, instrument: Instrument, day: date, quotes: Quotes) 
     table = pl.DataFrame(
         {
             "update_id": quotes.update_id,
-            "best_bid_price": _prices(instrument, quotes.bid_ticks),
-            "best_bid_qty": _sizes(instrument, quotes.bid_lots),
-            "best_ask_price": _prices(instrument, quotes.ask_ticks),
-            "best_ask_qty": _sizes(instrument, quotes.ask_lots),
+            "best_bid_price": prices(instrument, quotes.bid_ticks),
+            "best_bid_qty": sizes(instrument, quotes.bid_lots),
+            "best_ask_price": prices(instrument, quotes.ask_ticks),
+            "best_ask_qty": sizes(instrument, quotes.ask_lots),
             "transaction_time": quotes.transaction_time,
             "event_time": quotes.event_time,
         }
@@ -91,8 +91,8 @@ def write_quotes(root: Path, instrument: Instrument, day: date, quotes: Quotes) 
 def write_trades(root: Path, instrument: Instrument, day: date, trades: Trades) -> Path:
     """Write the instrument's tape (trades or aggTrades) as a zip with its checksum; return the zip's path."""
     is_spot = instrument.feed == "binance_spot"
-    price = _prices(instrument, trades.price_ticks)
-    size = _sizes(instrument, trades.lots)
+    price = prices(instrument, trades.price_ticks)
+    size = sizes(instrument, trades.lots)
     maker = pl.Series(trades.is_buyer_maker)
     if is_spot:
         maker = pl.select(pl.when(maker).then(pl.lit("True")).otherwise(pl.lit("False"))).to_series()
@@ -126,11 +126,13 @@ def write_trades(root: Path, instrument: Instrument, day: date, trades: Trades) 
     return path
 
 
-def _prices(instrument: Instrument, ticks: IntArray) -> pl.Series:
+def prices(instrument: Instrument, ticks: IntArray) -> pl.Series:
+    """Return prices as decimals with the digits that the venue gives them."""
     return _fixed_point(ticks, _exact(instrument.tick_size), at_least=8 if instrument.feed == "binance_spot" else 2)
 
 
-def _sizes(instrument: Instrument, lots: IntArray) -> pl.Series:
+def sizes(instrument: Instrument, lots: IntArray) -> pl.Series:
+    """Return quantities as decimals with the digits that the venue gives them."""
     return _fixed_point(lots, _exact(instrument.lot_size), at_least=8 if instrument.feed == "binance_spot" else 0)
 
 

@@ -13,6 +13,8 @@ import pytest
 from dagster import AssetKey
 
 from quant_platform.defs.instance import dagster_instance
+from quant_platform.pipeline.order_flow import ORDER_FLOW
+from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.settings import load_settings
 from quant_platform.storage.lake import Lake
 
@@ -146,6 +148,49 @@ def test_every_trade_of_the_files_is_counted(filled_home: Home) -> None:
             assert ours.select(pl.col("trade_count").sum()).collect().item() == trades["prints"].sum() > 1_000
 
 
+@pytest.mark.parametrize("day", DAYS[:2], ids=lambda d: d.symbol)
+def test_signed_tape_carries_the_quote_that_pandas_finds(filled_home: Home, day: Day) -> None:
+    file = f"data/futures/um/daily/bookTicker/{day.symbol}/{day.symbol}-bookTicker-{day.date}.zip"
+    quotes = pd.read_csv(filled_home.archive / file).sort_values("update_id")
+    quotes["ts"] = pd.to_datetime(quotes["transaction_time"], unit="ms", utc=True)
+    expected = pd.merge_asof(
+        tape(filled_home, day).sort_values(["ts", "id"]),
+        quotes.sort_values(["ts", "update_id"]),
+        on="ts",
+        allow_exact_matches=False,
+        tolerance=pd.Timedelta(seconds=5),
+    )
+
+    lake = Lake((filled_home.path / "lake").as_uri())
+    ours = lake.scan("microstructure/signed_trades", [day.symbol], day.date, day.date).collect()
+
+    assert ours["trade_id"].to_list() == expected["id"].to_list()
+    assert ours["aggressor"].to_list() == np.where(expected["is_sell"], -1, 1).tolist()
+    for name, column in {
+        "bid_price": "best_bid_price",
+        "bid_size": "best_bid_qty",
+        "ask_price": "best_ask_price",
+        "ask_size": "best_ask_qty",
+    }.items():
+        np.testing.assert_array_equal(ours[name].to_numpy(), expected[column].to_numpy())
+    assert ours["bid_price"].null_count() < len(ours) / 10
+
+
+def test_order_flow_is_built_of_every_recorded_day(filled_home: Home) -> None:
+    lake = Lake((filled_home.path / "lake").as_uri())
+    for day in DAYS:
+        flow = lake.scan("microstructure/participant_flow", [day.symbol], day.date, day.date).collect()
+        kinds = ("institutional", "retail", "unclassified")
+        np.testing.assert_allclose(flow.select(pl.sum_horizontal(f"{k}_notional_share" for k in kinds)), 1, rtol=1e-12)
+        assert flow["trade_count"].max() == 200  # a full window
+        for recipe in ORDER_FLOW:
+            footer = lake.footer(recipe.table, day.symbol, day.date)
+            assert footer is not None
+            has_books = day.date == USDM_DAY
+            wanted = "ok" if has_books or recipe.table != "microstructure/order_book_imbalance" else "absent"
+            assert (recipe.table, footer.metadata["status"]) == (recipe.table, wanted)
+
+
 def test_quotes_that_spot_does_not_publish_are_on_record_as_absent(filled_home: Home) -> None:
     lake = Lake((filled_home.path / "lake").as_uri())
     for symbol in ("BTCUSDT.SPOT", "ETHUSDT.SPOT"):
@@ -215,8 +260,10 @@ def test_second_backfill_builds_nothing_and_touches_no_file(filled_home: Home, q
 
     assert [one.code for one in said] == [0, 0], said
     for one in said:
-        rows = [line.split() for line in one.out.splitlines() if line.startswith(("market/", "statistics/"))]
-        tables = [row for row in rows if row[1].isdigit()]
-        assert len(tables) == 8
-        assert {(row[1], row[2]) for row in tables} == {("0", "2")}  # built, up to date
+        lines = (line.split() for line in one.out.splitlines())
+        tables = {line[0]: line[1:] for line in lines if line and line[0] in RECIPES and line[1].isdigit()}
+        assert tables.keys() == RECIPES.keys()
+        assert {counts[0] for counts in tables.values()} == {"0"}  # built
+        # Up to date, absent: two symbols, whose archive has no book, and of spot no quotes.
+        assert {(counts[1], counts[2]) for counts in tables.values()} == {("2", "0"), ("0", "2")}
     assert written() == before

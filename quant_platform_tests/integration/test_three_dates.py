@@ -35,9 +35,11 @@ from quant_platform.pipeline.units import Unit, UnitStatus
 FIRST, BAD, LAST = DATES = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
 SOUND, CORRUPT, RED = SYMBOLS = ("AAA", "BBB", "CCC")
 TRADES = "market/trades"
-FROM_TRADES = {"market/gaps", "market/bars_1s", "market/bars_1m", "market/bars_5m", "statistics/price_statistics"}
+BOOK = "market/book"  # the archive has none: absent, which is sound
+FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
+FROM_TRADES = RECIPES.keys() - FROM_QUOTES - {TRADES, BOOK}
 # What looks back over midnight is built again on the day after a repair.
-LOOKS_BACK = {"market/gaps", "statistics/price_statistics"}
+LOOKS_BACK = {table for table, recipe in RECIPES.items() if any(one.lookback_sessions for one in recipe.inputs)}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -167,6 +169,7 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
     for path, spoil in spoiled.items():
         replace_file(path, spoil(sound[path]))
     everything = {Unit(t, s, d) for t in RECIPES for s in SYMBOLS for d in DATES}
+    absent = {unit for unit in everything if unit.table == BOOK}
     blocked = {Unit(table, symbol, BAD) for table in FROM_TRADES for symbol in (CORRUPT, RED)}
     failed = {Unit(TRADES, CORRUPT, BAD)}
     with runs_over(own_market, tmp_path / "home", way) as runs:
@@ -174,7 +177,9 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
 
         assert {unit for unit, s in truth.statuses.items() if s is UnitStatus.BLOCKED} == blocked
         assert {unit for unit, s in truth.statuses.items() if s is UnitStatus.FAILED} == failed
-        assert {unit for unit, s in truth.statuses.items() if s is UnitStatus.OK} == everything - blocked - failed
+        assert {
+            unit for unit, s in truth.statuses.items() if s is UnitStatus.OK
+        } == everything - blocked - failed - absent
         assert set(truth.files) == everything - blocked - failed
         assert truth.materialized["market/quotes"] == {str(d) for d in DATES}
         assert truth.checks["market/quotes", "contract"] == {str(d): "SUCCEEDED" for d in DATES}
@@ -201,7 +206,8 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
 
         assert all(repaired.is_success)
         assert repaired.failures == set()
-        assert repaired.statuses == dict.fromkeys(everything, UnitStatus.OK)
+        sound_statuses = dict.fromkeys(everything, UnitStatus.OK) | dict.fromkeys(absent, UnitStatus.ABSENT)
+        assert repaired.statuses == sound_statuses
         for table in RECIPES:
             assert repaired.materialized[table] == {str(d) for d in DATES}
             assert set(repaired.checks[table, "contract"].values()) == {"SUCCEEDED"}

@@ -139,6 +139,63 @@ def test_part_of_a_feed_keeps_the_rest_of_its_defaults(written: Written) -> None
     assert settings.assumed_latency_ms == {"BTCUSDT": 20, "ETHUSDT": 20}
 
 
+RECORDED = """\
+feeds:
+  recorded_lean: {path: lean}
+  recorded_frames: {path: ~/frames, venue: binance_spot}
+instruments:
+  - {symbol: IBM, venue_symbol: IBM, feed: recorded_lean, tick_size: 0.01, lot_size: 1, calendar: XNYS}
+  - symbol: BTC
+    venue_symbol: BTCUSDT
+    feed: binance_spot
+    sources: {book: recorded_frames}
+    tick_size: 0.01
+    lot_size: 0.001
+"""
+
+
+def test_recorded_feeds_have_folders(written: Written, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    feeds = load_settings(written(RECORDED)).feeds
+    assert feeds.recorded_lean.path == tmp_path / "lean"
+    assert feeds.recorded_lean.assumed_latency_ms == 50
+    assert (feeds.recorded_frames.path, feeds.recorded_frames.venue) == (tmp_path / "me" / "frames", "binance_spot")
+
+
+def test_table_comes_from_its_own_source_or_from_the_feed(written: Written) -> None:
+    instrument = load_settings(written(RECORDED)).instrument("BTC")
+    tables = ("market/trades", "market/quotes", "market/book")
+    assert [instrument.source_of(table) for table in tables] == ["binance_spot", "binance_spot", "recorded_frames"]
+
+
+def test_folder_of_recordings_can_come_from_the_environment(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QP_FEEDS__RECORDED_LOBSTER__PATH", "/data/lobster")
+    settings = load_settings(written(RECORDED.replace("feed: recorded_lean", "feed: recorded_lobster")))
+    assert settings.feeds.recorded_lobster.path == Path("/data/lobster")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "said"),
+    [
+        ("{path: lean}", "{}", 5, "instruments[0].feed: needs a folder: set feeds.recorded_lean.path"),
+        ("book: recorded_frames", "book: recorded_lobster", 9,
+         "instruments[1].sources.book: needs a folder: set feeds.recorded_lobster.path"),
+        ("{path: lean}", "{folder: lean}", 2, "feeds.recorded_lean.folder: there is no such setting"),
+        ("{path: lean}", "{path: lean, venue: binance_spot}", 2, "feeds.recorded_lean.venue: there is no such setting"),
+        ("venue: binance_spot", "venue: binance", 3, "feeds.recorded_frames.venue: Input should be 'binance_usdm'"),
+        ("{book:", "{books:", 9, "instruments[1].sources.books: there is no such setting"),
+        ("book: recorded_frames", "book: frames", 9, "instruments[1].sources.book: Input should be 'binance_usdm'"),
+    ],
+)  # fmt: skip
+def test_mistake_about_a_recording_is_told_with_file_line_and_key(
+    written: Written, right: str, wrong: str, line: int, said: str
+) -> None:
+    assert RECORDED.count(right) == 1
+    path = written(RECORDED.replace(right, wrong))
+    told = [message for message in refusal(path).splitlines() if said in message]
+    assert [message.startswith(f"{path}, line {line}: ") for message in told] == [True]
+
+
 def test_environment_wins_over_the_file_key_by_key(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QP_FEEDS__BINANCE_USDM__ARCHIVE_URL", "file:///archive")
     monkeypatch.setenv("QP_ANALYTICS__PRICE_STATISTICS__WINDOW_BARS", "30")
@@ -204,11 +261,11 @@ def test_unknown_symbol_is_answered_with_the_known_ones(written: Written) -> Non
 
 
 def test_secrets_do_not_show(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QP_REDIS_URL", "redis://user:hidden@host:6379")
+    monkeypatch.setenv("QP_REDIS_URL", "redis://user:hush@host:6379")
     settings = load_settings(written(GOOD))
     assert settings.redis_url is not None
-    assert settings.redis_url.get_secret_value().endswith("hidden@host:6379")
-    assert "hidden" not in f"{settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+    assert settings.redis_url.get_secret_value().endswith("hush@host:6379")
+    assert "hush" not in f"{settings!r} {settings.model_dump()} {settings.model_dump_json()}"
 
 
 def test_secret_in_a_mistake_does_not_show(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,13 @@ from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.reports import daily_market
 from quant_platform.reports.market_day import DailyMarket
+from quant_platform.reports.market_order_flow import TABLES as ORDER_FLOW
+from quant_platform.reports.market_order_flow import order_flow
 from quant_platform.storage import quarantine
 
 KEY = dg.AssetKey(["reports", "daily_market"])
 _CONTEXT_DAYS = 30
-_READS = ("statistics/liquidity", "market/gaps", "market/bars_5m", "statistics/price_statistics")
+_READS = ("statistics/liquidity", "market/gaps", "market/bars_5m", "statistics/price_statistics", *ORDER_FLOW)
 
 
 def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -30,7 +32,7 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
             dg.AssetSpec(
                 KEY,
                 deps=[*(dg.AssetKey(t.split("/")) for t in _READS), dg.AssetKey(["marts", "fct_daily_bars"])],
-                description="One page a trading date: candles, volume, spread, gaps, quarantine counts, coverage.",
+                description="One page a trading date: candles, spread, order flow, gaps, quarantine counts, coverage.",
                 group_name="reports",
                 owners=["team:data-platform"],
                 kinds={"plotly", "html"},
@@ -89,6 +91,7 @@ def inputs(platform: Platform, daily_bars: pl.DataFrame, day: date) -> DailyMark
         quarantine=quarantine.counts(settings.quarantine, day, day).drop("date"),
         coverage=coverage(platform, day),
         revised=bars_5m.filter(pl.col("revision") > 0).height,
+        order_flow=order_flow({table: lake.scan(table, None, day, day) for table in ORDER_FLOW}),
     )
 
 

@@ -190,7 +190,7 @@ def test_code_versions_of_real_recipes_cover_what_they_call() -> None:
 def test_every_input_is_a_recipe_made_earlier() -> None:
     made: list[str] = []
     for table, recipe in RECIPES.items():
-        assert {name for name, _ in recipe.inputs} <= set(made)
+        assert {one.table for one in recipe.inputs} <= set(made)
         assert all(isinstance(one, Input) for one in recipe.inputs)
         made.append(table)
 
@@ -204,3 +204,9 @@ def test_only_a_failed_blocking_check_is_red(*, passed: bool, is_blocking: bool,
     assert outcome.is_red == is_red
     assert outcome.is_healthy != is_red
     assert usable_hash(outcome) == (None if is_red else "h")
+
+
+def test_code_version_covers_the_helpers_of_the_build_function() -> None:
+    sources = "\n".join(units._sources(RECIPES["microstructure/vpin"].build))
+    assert {f"def {name}(" in sources for name in ("_vpin", "_vpin_rows", "_vpin_params", "_tape")} == {True}
+    assert "def _sweeps(" not in sources

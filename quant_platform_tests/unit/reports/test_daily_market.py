@@ -17,6 +17,7 @@ from quant_platform.contracts.statistics import PriceStatistics
 from quant_platform.reports.daily_market import as_csv, as_markdown, render, write
 from quant_platform.reports.market_day import DailyMarket, headline
 from quant_platform.reports.page import PLOT_SCRIPT, self_contained
+from quant_platform_tests.unit.order_flow_frames import flow, no_flow
 
 DATE = date(2024, 8, 8)
 MIDNIGHT = datetime(2024, 8, 8, tzinfo=UTC)
@@ -97,13 +98,14 @@ def market_day(**changes):
         ),
         "coverage": pl.DataFrame([covered("market/trades", "AAA"), covered("market/quotes", "AAA")]),
         "revised": 0,
+        "order_flow": flow(),
     }
     return DailyMarket(**(inputs | changes))
 
 
 def blank_day(**changes):
     names = ("daily", "bars_5m", "spreads", "statistics", "gaps", "quarantine", "coverage")
-    return market_day(**(dict.fromkeys(names, NOTHING) | changes))
+    return market_day(**(dict.fromkeys(names, NOTHING) | {"order_flow": no_flow()} | changes))
 
 
 class Page(HTMLParser):
@@ -224,13 +226,14 @@ def test_page_has_its_parts_in_order():
         "Thursday, 8 August 2024 2024-08-08, UTC",
         "Verdict",
         "Headline",
+        "Order flow",
         "AAA",
         "Context",
         "Gaps in the trade ids",
         "Quarantine",
         "Coverage",
     ]
-    assert [plot["id"] for plot in page.plots] == ["session-1"]
+    assert [plot["id"] for plot in page.plots] == ["session-1", "order-flow-1"]
     assert "closed at 101.5" in page.plots[0]["aria-label"]
 
 
@@ -428,6 +431,7 @@ def test_hostile_names_stay_text():
         gaps=pl.DataFrame([gap(evil)], schema=polars_schema(Gap)),
         quarantine=pl.DataFrame([{"table": evil, "symbol": evil, "rule": evil, "rows": 1}]),
         coverage=pl.DataFrame([covered(evil, evil, evil)]),
+        order_flow=flow(evil),
     )
     page, benign = (
         Page(render(day)),

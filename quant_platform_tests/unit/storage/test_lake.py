@@ -52,11 +52,12 @@ def trades(symbol: str = "BTCUSDT", rows: int = 5, first_id: int = 100, start: d
 
 
 def one_row(contract: type[Contract]) -> pl.DataFrame:
-    """A row of any table that keeps its rules: every number is 1, every time noon."""
+    """A row of any table that keeps its rules: every number is 1, every time noon, a book's levels lie apart."""
     samples = {pl.String: "BTCUSDT", pl.Boolean: True, pl.Datetime: NOON}
-    row = {
+    row: dict[str, Any] = {
         d.name: d.bounds.split(" · ")[0] if d.dtype == "String" and d.bounds else None for d in column_docs(contract)
     }
+    row |= {f"bid_price_{n}": 10 - n for n in range(1, 6)} | {f"ask_price_{n}": 10 + n for n in range(1, 6)}
     schema = polars_schema(contract)
     values = {name: row[name] or samples.get(dtype.base_type(), 1) for name, dtype in schema.items()}
     return pl.DataFrame([values], schema=schema)

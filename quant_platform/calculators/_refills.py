@@ -1,0 +1,191 @@
+"""Sizes that come back after they were taken: which events are refilled, and how often a price has been.
+
+An event is all executions of one instant against one side of the book at its best price. Sides are looked at one by one.
+On the clock of all symbols, each symbol's time begins after the end of the one before: rows by symbol and time are
+sorted by it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from quant_platform.calculators._tape import Array
+
+NEVER = np.iinfo(np.int64).min
+RUNS: Mapping[str, Any] = {"price": [np.nan] * 2, "refills": [0] * 2, "known": [NEVER] * 2}
+"""Of a symbol's bid and offer: the price at which it was taken last, its refills since, and when they were known."""
+
+UNKNOWN, NOT_REFILLED, REFILLED = -1, 0, 1
+_ROUNDING = 1e-9
+
+
+class Events(NamedTuple):
+    """Events on one side by symbol and time, and the executions that they are made of.
+
+    Attributes:
+        symbol: A number for each event's symbol.
+        clock: Time on the clock of all symbols.
+        ts: Time, ns.
+        price: The best price.
+        shown: The size displayed there before.
+        volume: The size taken.
+        recv: Latest receipt of its executions, ns.
+        rows: The executions, by event and in their order.
+        event: The event of each of them.
+        excess: The part of each of their sizes that was not displayed.
+    """
+
+    symbol: Array
+    clock: Array
+    ts: Array
+    price: Array
+    shown: Array
+    volume: Array
+    recv: Array
+    rows: Array
+    event: Array
+    excess: Array
+
+
+class Quotes(NamedTuple):
+    """Updates of one side by symbol and time.
+
+    Attributes:
+        clock: Time on the clock of all symbols, and after the last one a time that never comes.
+        recv: Receipt, ns.
+        price: The best price.
+        size: The size displayed there.
+    """
+
+    clock: Array
+    recv: Array
+    price: Array
+    size: Array
+
+
+def best_price_events(tape: pl.DataFrame, clock: Array, symbol: Array, rows: Array, shown: Array) -> Events:
+    """Return the events of a tape on one side, in order.
+
+    Args:
+        tape: Trades by symbol, ts_event and trade_id.
+        clock: Their times on the clock of all symbols.
+        symbol: A number for each trade's symbol.
+        rows: The trades that took that side at its best price.
+        shown: The size displayed there before each trade.
+    """
+    ts, recv, price, size = (tape.get_column(name).to_numpy() for name in ("ts_event", "ts_recv", "price", "size"))
+    shown, taken = shown[rows], size[rows]
+    is_first = _is_change(clock[rows], price[rows])
+    begins, event = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    ends = np.append(begins[1:], len(rows))[: len(begins)] - 1
+    place, end = begins, ends
+    while len(longer := np.flatnonzero(place < end)):  # one by one: the last bit depends on nothing before the event
+        place, end = place[longer] + 1, end[longer]
+        taken[place] += taken[place - 1]
+    over = taken - shown
+    over = np.maximum(over, 0.0) * (over > shown * _ROUNDING)
+    excess = over.copy()
+    excess[1:] -= over[:-1] * ~is_first[1:]
+    at = rows[begins]
+    latest = np.full(len(begins), NEVER)
+    np.maximum.at(latest, event, recv.view(np.int64)[rows])
+    return Events(
+        symbol[at],
+        clock[at],
+        ts.view(np.int64)[at],
+        price[at],
+        shown[begins],
+        taken[ends],
+        latest,
+        rows,
+        event,
+        excess,
+    )
+
+
+def refills(events: Events, quotes: Quotes, now: Array, *, share: float, within_ns: int) -> tuple[Array, Array]:
+    """Return whether each event was refilled, and when that was known, `NEVER` where no quote was needed.
+
+    An event that leaves less than a share of what was displayed is refilled when a quote after it, but not more than
+    `within_ns`, shows that share again at its price.
+
+    Args:
+        events: What was taken.
+        quotes: The quotes of that side.
+        now: The latest time that is known of each symbol, ns.
+        share: The share that counts.
+        within_ns: How long a refill may take.
+    """
+    wanted = share * events.shown
+    is_taken = events.shown - events.volume < wanted
+    waiting = np.flatnonzero(is_taken)
+    closes = events.ts + within_ns
+    refill = np.full(len(closes), NOT_REFILLED, np.int8)
+    refill[is_taken & (closes >= now[events.symbol])] = UNKNOWN
+    known = np.full(len(closes), NEVER)
+    known[waiting] = closes[waiting]
+    at = np.searchsorted(quotes.clock, events.clock[waiting], side="right")
+    until, price, least = events.clock[waiting] + within_ns, events.price[waiting], wanted[waiting] * (1 - _ROUNDING)
+    while len(left := np.flatnonzero(quotes.clock[at] <= until)):
+        waiting, at, until, price, least = (values[left] for values in (waiting, at, until, price, least))
+        known[waiting] = np.maximum(known[waiting], quotes.recv[at])
+        back = np.flatnonzero((quotes.price[at] == price) & (quotes.size[at] >= least))
+        refill[waiting[back]], known[waiting[back]], until[back] = REFILLED, quotes.recv[at[back]], NEVER
+        at += 1
+    return refill, np.where(refill == UNKNOWN, NEVER, known)
+
+
+def refill_counts(
+    events: Events, is_refilled: Array, known: Array, *, before: Mapping[str, Array], gone: Array
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Return the refills of each event's price until now, when they were known, and the next `RUNS` of that side.
+
+    A price is counted for as long as its side is taken at no other one.
+
+    Args:
+        events: What was taken.
+        is_refilled: Of each event.
+        known: Of each event.
+        before: `RUNS` of each symbol before the events, of that side.
+        gone: What is earlier will not be seen again, for each symbol, on the clock of all symbols.
+    """
+    is_first = _is_change(events.symbol, events.price)
+    begins = np.flatnonzero(is_first)
+    price, count, latest = (before[name][events.symbol[begins]] for name in RUNS)
+    goes_on = _is_change(events.symbol)[begins] & (events.price[begins] == price)
+    total = np.cumsum(is_refilled)
+    base = total[begins] - is_refilled[begins] - np.where(goes_on, count, 0)
+    run = np.cumsum(is_first) - 1
+    counts = total - base[run]
+    is_news = is_first | is_refilled
+    latest_known = np.where(is_refilled, known, NEVER)
+    latest_known[begins] = np.maximum(latest_known[begins], np.where(goes_on, latest, NEVER))
+    news = np.flatnonzero(is_news)
+    latest_known = _running_maxima(latest_known[news], run[news])[np.cumsum(is_news) - 1]
+
+    last_gone = np.searchsorted(events.clock, gone) - 1
+    of = np.flatnonzero(np.append(events.symbol, -1)[last_gone] == np.arange(len(gone)))
+    after = {name: before[name].copy() for name in RUNS}
+    for name, newer in (("price", events.price), ("refills", counts), ("known", latest_known)):
+        after[name][of] = newer[last_gone[of]]
+    return counts, latest_known, after
+
+
+def _running_maxima(values: Array, group: Array) -> Array:
+    """Return the largest value until each place, within groups that stand one after the other."""
+    highest, reach = values.copy(), 1
+    while (is_less := (highest[reach:] < highest[:-reach]) & (group[reach:] == group[:-reach])).any():
+        highest[reach:] = np.where(is_less, highest[:-reach], highest[reach:])  # each pass looks back twice as far
+        reach *= 2
+    return highest
+
+
+def _is_change(*columns: Array) -> Array:
+    """Return which rows differ from the one before in any column; the first one does."""
+    is_change = np.ones(len(columns[0]), bool)
+    is_change[1:] = columns[0][1:] != columns[0][:-1]
+    for column in columns[1:]:
+        is_change[1:] |= column[1:] != column[:-1]
+    return is_change

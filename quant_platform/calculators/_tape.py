@@ -1,0 +1,174 @@
+"""What a fold over a tape stands on: usable rows in order, none folded before, and facts kept by symbol between chunks.
+
+What the rows say is the calculators' part. Windows of a symbol's last trades are in `_trade_windows`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Array = npt.NDArray[Any]
+SEEN: Mapping[str, Any] = {"last_ts": np.iinfo(np.int64).min, "last_tie": np.iinfo(np.int64).min}
+"""How far each symbol's tape was folded: integer UTC ns, and the id or sequence that orders rows of one instant."""
+
+_POSITIVE = ("price", "size")
+_REQUIRED = ("symbol", "ts_event", "trade_id", "aggressor")
+_BLOCK_ROWS = 16_384
+
+
+class Ordered(NamedTuple):
+    """Rows by symbol and time, the place of each symbol's first row, and the symbols."""
+
+    rows: pl.DataFrame
+    starts: Array
+    symbols: list[str]
+
+
+@dataclass(frozen=True)
+class BySymbol:
+    """Facts of each symbol.
+
+    Attributes:
+        places: Where a symbol is in each array.
+        facts: One array a fact, the symbols along its first axis.
+        blank: The facts of a symbol that has none yet.
+    """
+
+    places: Mapping[str, int]
+    facts: Mapping[str, Array]
+    blank: Mapping[str, Any]
+
+    @classmethod
+    def empty(cls, blank: Mapping[str, Any]) -> Self:
+        """Return a table without a symbol."""
+        return cls({}, {name: np.array([fact])[:0] for name, fact in blank.items()}, blank)
+
+    def including(self, symbols: Sequence[str]) -> Self:
+        """Return the table with blank facts of the symbols that it lacks."""
+        new = [symbol for symbol in symbols if symbol not in self.places]
+        if not new:
+            return self
+        places = {**self.places, **{symbol: len(self.places) + k for k, symbol in enumerate(new)}}
+        facts = {
+            name: np.concatenate([values, np.array([self.blank[name]] * len(new), values.dtype)])
+            for name, values in self.facts.items()
+        }
+        return type(self)(places, facts, self.blank)
+
+    def at(self, symbols: Sequence[str]) -> Array:
+        """Return the places of symbols that are in the table."""
+        return np.array([self.places[symbol] for symbol in symbols], np.int64)
+
+    def changed(self, places: Array | slice, facts: Mapping[str, Any]) -> Self:
+        """Return the table with other facts at these places."""
+        new = {name: self.facts[name].copy() for name in facts}
+        for name, values in facts.items():
+            new[name][places] = values
+        return type(self)(self.places, {**self.facts, **new}, self.blank)
+
+
+def usable_trades(trades: pl.DataFrame) -> pl.DataFrame:
+    """Return the trades whose price and size are finite and > 0, and that have a symbol, time, id and aggressor."""
+    is_usable = [
+        *(pl.col(name).is_not_null() for name in _REQUIRED if trades.get_column(name).null_count()),
+        *(pl.col(name).is_finite() & (pl.col(name) > 0) for name in _POSITIVE if not _is_positive(trades, name)),
+    ]
+    trades = trades.filter(*is_usable) if is_usable else trades
+    return trades if trades.schema["symbol"] == pl.String else trades.cast({"symbol": pl.String})
+
+
+def in_order(rows: pl.DataFrame, tie: str, seen: BySymbol) -> Ordered:
+    """Return the rows by (symbol, ts_event, tie) that come after those seen.
+
+    Args:
+        rows: No null in symbol, ts_event and tie.
+        tie: The column that orders rows of one symbol and instant.
+        seen: Facts with at least `SEEN`.
+    """
+    starts, symbols = symbol_starts(rows)
+    if not _is_in_order(rows, starts, symbols, tie):
+        rows = rows.sort("symbol", "ts_event", tie, maintain_order=True)
+        starts, symbols = symbol_starts(rows)
+    known = seen.including(symbols)
+    last_ts, last_tie = (known.facts[name][known.at(symbols)] for name in SEEN)
+    ts, ties = integers(rows, "ts_event"), integers(rows, tie)
+    if not _is_folded(ts[starts], ties[starts], last_ts, last_tie).any():
+        return Ordered(rows, starts, symbols)
+    counts = np.diff(starts, append=len(ts))
+    rows = rows.filter(~_is_folded(ts, ties, np.repeat(last_ts, counts), np.repeat(last_tie, counts)))
+    return Ordered(rows, *symbol_starts(rows))
+
+
+def symbol_starts(rows: pl.DataFrame) -> tuple[Array, list[str]]:
+    """Return the place of each symbol's first row, and the symbol; rows stand together by symbol."""
+    symbols = rows.get_column("symbol")
+    if rows.is_empty() or (symbols[0] == symbols[-1] and _is_constant(symbols)):
+        return np.arange(min(rows.height, 1)), symbols[:1].to_list()
+    starts = np.append(0, np.flatnonzero((symbols != symbols.shift())[1:].to_numpy()) + 1)
+    return starts, symbols[starts].to_list()
+
+
+def last_rows(starts: Array, rows: int) -> Array:
+    """Return the place of each symbol's last row."""
+    return np.append(starts[1:], rows)[: len(starts)] - 1
+
+
+def integers(rows: pl.DataFrame, column: str) -> Array:
+    """Return a column of integers or times without nulls, as integers."""
+    values: Array = rows.get_column(column).to_numpy().view(np.int64)
+    return values
+
+
+def blocks(rows: int) -> Iterator[slice]:
+    """Yield slices so short that what is computed in one stays in a core's cache, and memory is used again."""
+    yield from (slice(start, min(start + _BLOCK_ROWS, rows)) for start in range(0, rows, _BLOCK_ROWS))
+
+
+def first_at(values: Array, bounds: Array, low: Array, high: Array) -> Array:
+    """Return the first place in each range [low, high) whose value is not below a bound, `high` where there is none.
+
+    Values are sorted within each range: all ranges are bisected at once.
+    """
+    while (is_open := low < high).any():
+        middle = (low + high) // 2
+        is_below = is_open & (values[np.minimum(middle, len(values) - 1)] < bounds)
+        low, high = np.where(is_below, middle + 1, low), np.where(is_below, high, middle)
+    return low
+
+
+def _is_in_order(rows: pl.DataFrame, starts: Array, symbols: Sequence[str], tie: str) -> bool:
+    if any(later <= symbol for symbol, later in pairwise(symbols)):
+        return False
+    ts, ties = integers(rows, "ts_event"), integers(rows, tie)
+    for block in blocks(len(ts) - 1):
+        after = slice(block.start + 1, block.stop + 1)
+        if ((ts[after] >= ts[block]) & (ties[after] >= ties[block])).all():
+            continue
+        is_back = (ts[after] < ts[block]) | ((ts[after] == ts[block]) & (ties[after] < ties[block]))
+        own = slice(*np.searchsorted(starts, (after.start, after.stop)))
+        is_back[starts[own] - after.start] = False
+        if is_back.any():
+            return False
+    return True
+
+
+def _is_constant(symbols: pl.Series) -> bool:
+    return symbols.flags["SORTED_ASC"] or bool((symbols == symbols[0]).all())
+
+
+def _is_folded(ts: Array, ties: Array, last_ts: Array, last_tie: Array) -> Array:
+    folded: Array = (ts < last_ts) | ((ts == last_ts) & (ties <= last_tie))
+    return folded
+
+
+def _is_positive(trades: pl.DataFrame, name: str) -> bool:
+    column = trades.get_column(name)
+    if column.null_count() or column.is_empty():
+        return False
+    values = column.to_numpy()
+    return bool(values.min() > 0 and values.max() < np.inf)  # numpy's min and max of a NaN are NaN
