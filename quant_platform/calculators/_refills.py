@@ -1,6 +1,6 @@
 """Sizes that come back after they were taken: which events are refilled, and how often a price has been.
 
-An event is all executions of one instant against one side of the book at its best price. Sides are looked at one by one.
+An event is all executions of one instant against one side of the book at its best price; each side is looked at alone.
 On the clock of all symbols, each symbol's time begins after the end of the one before: rows by symbol and time are
 sorted by it.
 """
@@ -129,7 +129,7 @@ def refills(events: Events, quotes: Quotes, now: Array, *, share: float, within_
     at = np.searchsorted(quotes.clock, events.clock[waiting], side="right")
     until, price, least = events.clock[waiting] + within_ns, events.price[waiting], wanted[waiting] * (1 - _ROUNDING)
     while len(left := np.flatnonzero(quotes.clock[at] <= until)):
-        waiting, at, until, price, least = (values[left] for values in (waiting, at, until, price, least))
+        waiting, at, until, price, least = waiting[left], at[left], until[left], price[left], least[left]
         known[waiting] = np.maximum(known[waiting], quotes.recv[at])
         back = np.flatnonzero((quotes.price[at] == price) & (quotes.size[at] >= least))
         refill[waiting[back]], known[waiting[back]], until[back] = REFILLED, quotes.recv[at[back]], NEVER

@@ -166,13 +166,15 @@ def trade_windows(
     opens = pl.Series("ts_open", interval[stop - 1] * (sample_s * _NS), dtype=pl.Int64).cast(INSTANT)
     samples = rows.select("symbol", "ts_event", "last_trade_id")[stop - 1].insert_column(1, opens)
     samples = samples.with_columns(trade_count=pl.Series(stop - start))
-    tail = pl.concat([untouched, rows[rows_of(window(symbol_end, last - 1)[1], symbol_end)]])
+    is_kept = np.zeros(len(ts), bool)
+    is_kept[rows_of(window(symbol_end, last - 1)[1], symbol_end)] = True
     if (stop - context).sum() < len(ts):  # on a dense tape most trades are in no window
-        is_needed = _covered(context, stop, len(ts))
-        place = np.cumsum(is_needed) - is_needed
-        rows, symbol = rows[np.flatnonzero(is_needed)], symbol[is_needed]
-        start, stop, context = place[start], place[stop - 1] + 1, place[context]
-    return TradeWindows(rows, symbol, samples, start, stop, context, tail)
+        is_needed = is_kept.copy()
+        is_needed[rows_of(np.maximum(context, np.append(0, stop[:-1])), stop)] = True
+        place = np.flatnonzero(is_needed)
+        rows, symbol, is_kept = rows.filter(is_needed), symbol[place], is_kept[place]
+        start, stop, context = (np.searchsorted(place, edge) for edge in (start, stop, context))
+    return TradeWindows(rows, symbol, samples, start, stop, context, tail=pl.concat([untouched, rows.filter(is_kept)]))
 
 
 def by_blocks(windows: TradeWindows, columns: Callable[[TradeWindows], dict[str, Array]]) -> pl.DataFrame:
@@ -240,7 +242,8 @@ def joined(tail: pl.DataFrame, trades: pl.DataFrame) -> Joined:
     symbol = _codes(pl.concat([old_runs.filter(is_touched_run), new_runs]))
     rows = pl.concat([tail[np.flatnonzero(is_touched)], new])
     ts, ids = rows.get_column("ts_event").to_physical().to_numpy(), rows.get_column("trade_id").to_numpy()
-    is_new = np.arange(rows.height) >= rows.height - new.height
+    is_new = np.ones(rows.height, bool)
+    is_new[: rows.height - new.height] = False
     if not _is_in_order(symbol, ts, ids):
         order = np.argsort(symbol, kind="stable")  # enough where the new trades are in order, and later than the old
         if not _is_in_order(symbol[order], ts[order], ids[order]):

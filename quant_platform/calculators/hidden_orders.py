@@ -220,7 +220,7 @@ def _joined(kept: pl.DataFrame, new: Ordered, symbols: list[str]) -> tuple[pl.Da
 
 
 def _blocks(edges: Array, most: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of at most so many symbols, with so few rows that what is computed of them stays in a core's cache."""
+    """Yield ranges of not too many symbols, with so few rows that what is computed of them stays in a cache."""
     is_start = np.diff(edges[:-1] // _BLOCK_ROWS, prepend=-1) > 0
     is_start[:: max(1, most)] = True
     yield from pairwise([*np.flatnonzero(is_start), len(edges) - 1])

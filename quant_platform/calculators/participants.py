@@ -17,6 +17,7 @@ from quant_platform.calculators._trade_windows import (
     entries,
     no_trades,
     rows_of,
+    runs,
     trade_windows,
 )
 from quant_platform.contracts._schema import Contract, polars_schema
@@ -318,26 +319,22 @@ def _cluster_completed_at(symbol: Array, ts: Array, signed_price: Array, params:
     has_pause = np.append(True, (symbol[1:] != symbol[:-1]) | (ts[1:] - ts[:-1] > within))[: len(ts)]
     stretch = np.cumsum(has_pause)
     rows = np.flatnonzero((np.bincount(stretch)[stretch] >= least) & (signed_price != 0))
-    is_start = (stretch[rows][1:] != stretch[rows][:-1]) | (signed_price[rows][1:] != signed_price[rows][:-1])
-    start = np.flatnonzero(np.append(True, is_start)[: len(rows)])
-    order = np.lexsort((signed_price[rows[start]], stretch[rows[start]]))
-    rows = rows[rows_of(start[order], np.append(start[1:], len(rows))[order])]
-    first, last = rows[: max(0, len(rows) - least + 1)], rows[least - 1 :]
+    kind = stretch[rows] + 1j * signed_price[rows]  # complex numbers are in order of their real and imaginary parts
+    start, end = runs(kind)
+    order = np.argsort(kind[start], kind="stable")
+    place = rows_of(start[order], end[order])
+    rows, kind, ts = rows[place], kind[place], ts[rows[place]]
+    first, last = slice(max(0, len(rows) - least + 1)), slice(least - 1, None)
     is_end = np.zeros(len(rows), bool)
-    is_end[least - 1 :] = (
-        (stretch[first] == stretch[last])
-        & (signed_price[first] == signed_price[last])
-        & (ts[last] - ts[first] <= within)
-    )
-    completed = np.full(len(ts), len(ts))
-    completed[rows] = np.append(rows, len(ts))[_next_end(is_end, least)]
+    is_end[last] = (kind[first] == kind[last]) & (ts[last] - ts[first] <= within)
+    completed = np.full(len(symbol), len(symbol))
+    completed[rows] = np.append(rows, len(symbol))[_next_end(is_end, least)]
     return completed
 
 
 def _next_end(is_end: Array, least: int) -> Array:
     """Return for each place the next one at which a series ends, itself or less than `least` on; else their number."""
-    found = np.full(len(is_end), len(is_end))
+    found, ends = np.full(len(is_end), len(is_end)), np.flatnonzero(is_end)
     for behind in reversed(range(least)):
-        ends = np.flatnonzero(is_end[behind:])
-        found[ends] = ends + behind
+        found[ends - behind] = ends
     return found

@@ -12,6 +12,7 @@ from quant_platform.calculators._trade_windows import (
     no_trades,
     range_maxima,
     range_sums,
+    rows_of,
     runs,
 )
 from quant_platform.contracts._schema import polars_schema
@@ -94,7 +95,8 @@ def step(state: State, trades: pl.DataFrame, params: SweepParams = _DEFAULTS) ->
         ValueError: A usable trade has no `ts_recv`.
     """
     rows, symbol, is_new, untouched = joined(state.tail, trades)
-    first, last = _sweeps(rows, symbol, params)
+    level = _levels(rows)
+    first, last = _sweeps(rows, level, symbol, params)
     symbol_first, symbol_end = runs(symbol)
     # The next trade's run may reach back so far; a sweep that it may overlap is kept whole.
     reach = symbol_end - (params.window_trades - 1)
@@ -102,11 +104,12 @@ def step(state: State, trades: pl.DataFrame, params: SweepParams = _DEFAULTS) ->
     can_go_on = last >= reach[owner]
     kept_from = np.maximum(symbol_first, symbol_end - params.window_trades)
     np.minimum.at(kept_from, owner[can_go_on], first[can_go_on])
-    is_kept = np.arange(rows.height) >= np.repeat(kept_from, symbol_end - symbol_first)
+    is_kept = np.zeros(rows.height, bool)
+    is_kept[rows_of(kept_from, symbol_end)] = True
     is_touched = is_new[last]
     return (
-        State(pl.concat([untouched, rows[np.flatnonzero(is_kept)]])),
-        _described(rows, first[is_touched], last[is_touched], np.ones(is_touched.sum(), np.int64)),
+        State(pl.concat([untouched, rows.filter(is_kept)])),
+        _described(rows, level, first[is_touched], last[is_touched], np.ones(is_touched.sum(), np.int64)),
     )
 
 
@@ -124,8 +127,11 @@ def latest(state: State, params: SweepParams = _DEFAULTS) -> pl.DataFrame:
     rows = state.tail.sort("symbol", maintain_order=True)
     symbol = rows.get_column("symbol").rle_id().to_numpy()
     newest = runs(symbol)[1] - 1
-    start, holds = _windows(rows, _run_starts(rows, symbol)[newest], newest, params)
-    return _described(rows, start, newest, holds.astype(np.int64))
+    begin, _ = _runs(rows, symbol)
+    start = begin[np.searchsorted(begin, newest, side="right") - 1]
+    level = _levels(rows)
+    start, holds = _windows(rows, level, start, newest, params)
+    return _described(rows, level, start, newest, holds.astype(np.int64))
 
 
 def in_sweep(trades: pl.DataFrame, params: SweepParams = _DEFAULTS) -> pl.Series:
@@ -152,7 +158,7 @@ def completed_at(trades: pl.DataFrame, params: SweepParams = _DEFAULTS) -> Array
         Row numbers; the number of rows where no trade shows it.
     """
     symbol = trades.get_column("symbol").rle_id().to_numpy()
-    start, holding = _holding(trades, symbol, params)
+    start, holding = _holding(trades, _levels(trades), symbol, params)
     is_holding = np.zeros(trades.height, bool)
     is_holding[holding] = True
     following = np.cumsum(is_holding) - is_holding  # the place in `holding` of the first one not before the row
@@ -160,35 +166,40 @@ def completed_at(trades: pl.DataFrame, params: SweepParams = _DEFAULTS) -> Array
     return np.where(is_in_run, np.append(holding, trades.height)[following], trades.height)
 
 
-def _sweeps(rows: pl.DataFrame, symbol: Array, params: SweepParams) -> tuple[Array, Array]:
+def _sweeps(rows: pl.DataFrame, level: Array, symbol: Array, params: SweepParams) -> tuple[Array, Array]:
     """Return the first and the last row of each sweep."""
-    start, holding = _holding(rows, symbol, params)
+    start, holding = _holding(rows, level, symbol, params)
     is_first = np.append(True, start[1:] > holding[:-1])[: len(start)]
     is_last = np.append(is_first[1:], True)[: len(start)]
     return start[is_first], holding[is_last]
 
 
-def _holding(rows: pl.DataFrame, symbol: Array, params: SweepParams) -> tuple[Array, Array]:
+def _holding(rows: pl.DataFrame, level: Array, symbol: Array, params: SweepParams) -> tuple[Array, Array]:
     """Return the rows at which the rule holds, after the first rows of the runs that end there; both increase."""
-    start, level = _run_starts(rows, symbol), _levels(rows)
-    ends = np.flatnonzero(level - level[start] >= params.min_price_levels - 1)  # without bounds the run is no shorter
-    start, holds = _windows(rows, start[ends], ends, params)
+    begin, end = _runs(rows, symbol)
+    moves = params.min_price_levels - 1  # without bounds a run is no shorter
+    is_far = np.flatnonzero(level[end - 1] - level[begin] >= moves)
+    begin, end = begin[is_far], end[is_far]
+    ends, start = rows_of(begin, end), np.repeat(begin, end - begin)
+    is_far = np.flatnonzero(level[ends] - level[start] >= moves)
+    ends = ends[is_far]
+    start, holds = _windows(rows, level, start[is_far], ends, params)
     return start[holds], ends[holds]
 
 
-def _run_starts(rows: pl.DataFrame, symbol: Array) -> Array:
-    """Return the first row of the run that ends at each row, however far back it lies."""
+def _runs(rows: pl.DataFrame, symbol: Array) -> tuple[Array, Array]:
+    """Return the first row of each run, however long, and the row after its last one; every row is in one."""
     price, aggressor = rows.get_column("price").to_numpy(), rows.get_column("aggressor").to_numpy()
     towards = price * aggressor
     goes_on = (symbol[1:] == symbol[:-1]) & (aggressor[1:] == aggressor[:-1]) & (towards[1:] >= towards[:-1])
     goes_on &= aggressor[1:] != Aggressor.UNKNOWN
-    start: Array = np.maximum.accumulate(np.arange(len(price)) * ~np.append(False, goes_on)[: len(price)])
-    return start
+    begin: Array = np.flatnonzero(np.append(True, ~goes_on)[: len(price)])
+    return begin, np.append(begin[1:], len(price))[: len(begin)]
 
 
-def _windows(rows: pl.DataFrame, start: Array, ends: Array, params: SweepParams) -> tuple[Array, Array]:
+def _windows(rows: pl.DataFrame, level: Array, start: Array, ends: Array, params: SweepParams) -> tuple[Array, Array]:
     """Return the first row of the run that ends at each of some rows, and whether the rule holds there."""
-    ts, level = rows.get_column("ts_event").to_physical().to_numpy(), _levels(rows)
+    ts = rows.get_column("ts_event").to_physical().to_numpy()
     start = np.maximum(start, ends - (params.window_trades - 1))
     oldest = ts[ends] - params.window_ms * _MS
     late = np.flatnonzero(ts[start] < oldest)
@@ -212,9 +223,9 @@ def _levels(rows: pl.DataFrame) -> Array:
 
 
 @np.errstate(over="ignore")  # sums beyond the floats are null in the end
-def _described(rows: pl.DataFrame, first: Array, last: Array, value: Array) -> pl.DataFrame:
+def _described(rows: pl.DataFrame, level: Array, first: Array, last: Array, value: Array) -> pl.DataFrame:
     column = {name: rows.get_column(name).to_physical().to_numpy() for name in rows.columns if name != "symbol"}
-    level, stop = _levels(rows), last + 1
+    stop = last + 1
     amounts = pl.col("volume", "notional")
     is_finite = pl.all_horizontal(amounts.is_finite())
     return (
