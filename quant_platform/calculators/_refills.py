@@ -76,21 +76,21 @@ def best_price_events(tape: pl.DataFrame, clock: Array, symbol: Array, rows: Arr
         shown: The size displayed there before each trade.
     """
     ts, recv, price, size = (tape.get_column(name).to_numpy() for name in ("ts_event", "ts_recv", "price", "size"))
-    shown, taken = shown[rows], size[rows]
-    is_first = _is_change(clock[rows], price[rows])
+    shown, taken = shown.take(rows), size.take(rows)
+    is_first = _is_change(clock.take(rows), price.take(rows))
     begins, event = np.flatnonzero(is_first), np.cumsum(is_first) - 1
     ends = np.append(begins[1:], len(rows))[: len(begins)] - 1
     place, end = begins, ends
     while len(longer := np.flatnonzero(place < end)):  # one by one: the last bit depends on nothing before the event
-        place, end = place[longer] + 1, end[longer]
-        taken[place] += taken[place - 1]
+        place, end = place.take(longer) + 1, end.take(longer)
+        taken[place] += taken.take(place - 1)
     over = taken - shown
     over = np.maximum(over, 0.0) * (over > shown * _ROUNDING)
     excess = over.copy()
     excess[1:] -= over[:-1] * ~is_first[1:]
     at = rows[begins]
     latest = np.full(len(begins), NEVER)
-    np.maximum.at(latest, event, recv.view(np.int64)[rows])
+    np.maximum.at(latest, event, recv.view(np.int64).take(rows))
     return Events(
         symbol[at],
         clock[at],
@@ -128,10 +128,11 @@ def refills(events: Events, quotes: Quotes, now: Array, *, share: float, within_
     known[waiting] = closes[waiting]
     at = np.searchsorted(quotes.clock, events.clock[waiting], side="right")
     until, price, least = events.clock[waiting] + within_ns, events.price[waiting], wanted[waiting] * (1 - _ROUNDING)
-    while len(left := np.flatnonzero(quotes.clock[at] <= until)):
-        waiting, at, until, price, least = waiting[left], at[left], until[left], price[left], least[left]
-        known[waiting] = np.maximum(known[waiting], quotes.recv[at])
-        back = np.flatnonzero((quotes.price[at] == price) & (quotes.size[at] >= least))
+    while len(left := np.flatnonzero(quotes.clock.take(at) <= until)):
+        waiting, at, until = waiting.take(left), at.take(left), until.take(left)
+        price, least = price.take(left), least.take(left)
+        known[waiting] = np.maximum(known.take(waiting), quotes.recv.take(at))
+        back = np.flatnonzero((quotes.price.take(at) == price) & (quotes.size.take(at) >= least))
         refill[waiting[back]], known[waiting[back]], until[back] = REFILLED, quotes.recv[at[back]], NEVER
         at += 1
     return refill, np.where(refill == UNKNOWN, NEVER, known)

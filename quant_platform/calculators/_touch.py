@@ -37,10 +37,9 @@ def updates(books: pl.DataFrame, seen: BySymbol) -> tuple[pl.DataFrame, Array, l
 def distinct(rows: pl.DataFrame, starts: Array, tie: str) -> tuple[pl.DataFrame, Array]:
     """Return rows in order without the second of two with the same symbol, ts_event and tie, and the new starts."""
     ts, ties = integers(rows, "ts_event"), integers(rows, tie)
-    is_repeated = np.append(False, ts[1:] == ts[:-1])[: len(ts)]
+    is_repeated = np.append(False, (ts[1:] == ts[:-1]) & (ties[1:] == ties[:-1]))[: len(ts)]
+    is_repeated[starts] = False
     if is_repeated.any():
-        is_repeated[1:] &= ties[1:] == ties[:-1]
-        is_repeated[starts] = False
         rows, starts = rows.filter(~is_repeated), starts - np.cumsum(is_repeated)[starts]
     return rows, starts
 

@@ -42,7 +42,7 @@ from quant_platform.contracts.microstructure import HiddenOrder
 LOOKBACK_SESSIONS = 0
 
 _MS = 1_000_000
-_BLOCK_ROWS = 262_144
+_BLOCK_ROWS = 131_072
 _MOST = 2**63 - 1
 _STATUSES = (Status.NO_DATA, Status.ONE_SIDED, Status.CROSSED, Status.LOCKED, Status.OK)
 _TRADE = ("symbol", "ts_event", "ts_recv", "venue", "trade_id", "price", "size", "aggressor")
@@ -291,7 +291,7 @@ def _at_touch(tape: pl.DataFrame) -> tuple[Array, dict[str, Array]]:
     has_bid = (bid > 0) & (bid < np.inf) & (bid_size >= 0) & (bid_size < np.inf)
     has_ask = (ask > 0) & (ask < np.inf) & (ask_size >= 0) & (ask_size < np.inf)
     is_usable, is_open = has_bid & has_ask & (bid <= ask), bid < ask
-    status = has_bid.astype(np.int8) + has_ask + is_usable + (is_usable & is_open)
+    status = has_bid.astype(np.uint32) + has_ask + is_usable + (is_usable & is_open)
     is_either = (aggressor == 0) & is_open
     return status, {
         "bid": is_usable & (price == bid) & ((aggressor < 0) | is_either),

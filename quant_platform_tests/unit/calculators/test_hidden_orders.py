@@ -345,6 +345,14 @@ def test_symbols_without_news_are_left_alone():
     assert state.trades["symbol"].to_list() == ["BTCUSDT", "ETHUSDT"]
 
 
+def test_symbols_whose_times_are_far_apart_do_not_meet():
+    century = 100 * 365 * 86_400_000
+    ages = {"A": 0, "B": century, "C": 0, "D": century}  # three centuries are more than one 63-bit clock of ns can tell
+    trades = tape([(ts, 104, 10, {"symbol": symbol}) for symbol, ts in ages.items()])
+    book = quotes([(ts + 10, 104, 10 * (symbol > "B"), {"symbol": symbol}) for symbol, ts in ages.items()])
+    assert found(trades, book).select("symbol", "refill").rows() == [("A", None), ("B", None), ("C", True), ("D", True)]
+
+
 def test_two_runs_give_the_same_bytes():
     trades, book = (
         tape([(k * 10, 104, 1 + k % 5) for k in range(200)]),
