@@ -95,16 +95,14 @@ def step(
         arrived = arrived.filter(pl.col("ts_open") >= state.retained_from)
     if arrived.is_empty():
         return state, empty(Bar1s)
-    arrived = _with_revision(arrived, state.watermarks, width_ns)
+    arrived, newest = _with_revision(arrived, state.watermarks, width_ns)
     reopened = untouched = state.partials
     if state.partials.height:
         reopened = state.partials.join(arrived, on=_KEY, how="semi", maintain_order="left")
         untouched = state.partials.join(arrived, on=_KEY, how="anti", maintain_order="left")
     touched = _merged(pl.concat([reopened, arrived]))
     watermarks = (
-        pl.concat([state.watermarks, arrived.select("symbol", watermark="last_ts")])
-        .group_by("symbol", maintain_order=True)
-        .agg(pl.col("watermark").max())
+        pl.concat([state.watermarks, newest]).group_by("symbol", maintain_order=True).agg(pl.col("watermark").max())
     )
     return State(pl.concat([untouched, touched]), watermarks, state.retained_from), _bars(touched, width_ns)
 
@@ -146,30 +144,41 @@ def cascade(narrow: pl.DataFrame, width_s: int) -> pl.DataFrame:
     )
 
 
-def _with_revision(arrived: pl.DataFrame, watermarks: pl.DataFrame, width_ns: int) -> pl.DataFrame:
-    """Count as revisions all trades of a partial bar that had closed before its block came."""
-    seen = (
-        arrived.group_by("symbol", "block", maintain_order=True)
-        .agg(pl.col("last_ts").max())
-        .join(watermarks, on="symbol", how="left", maintain_order="left")
-        .select(
-            "symbol",
-            "block",
-            seen=pl.max_horizontal("watermark", pl.col("last_ts").cum_max().shift().over("symbol")),
-        )
+def _with_revision(arrived: pl.DataFrame, watermarks: pl.DataFrame, width_ns: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Count as revisions all trades of a partial bar that had closed before its block came; and see how far they go."""
+    if _is_one_tape_in_order(arrived):
+        newest = arrived.head(1).select("symbol", watermark=pl.lit(arrived["last_ts"].max(), pl.Int64))
+        before = watermarks.filter(pl.col("symbol") == newest["symbol"][0]).get_column("watermark")
+        if before.is_empty() or before[0] <= arrived["first_ts"][0]:
+            return arrived.select(PARTIAL.names()), newest  # no bar of it had closed
+    blocks = arrived.group_by("symbol", "block", maintain_order=True).agg(pl.col("last_ts").max())
+    seen = blocks.join(watermarks, on="symbol", how="left", maintain_order="left").select(
+        "symbol",
+        "block",
+        seen=pl.max_horizontal("watermark", pl.col("last_ts").cum_max().shift().over("symbol")),
     )
     had_closed = pl.col("ts_open") + width_ns <= pl.col("seen")
-    return (
+    counted = (
         arrived.join(seen, on=("symbol", "block"), how="left", maintain_order="left")
         .with_columns(revision=pl.when(had_closed).then("trade_count").otherwise("revision"))
         .select(PARTIAL.names())
     )
+    return counted, blocks.select("symbol", watermark="last_ts")
+
+
+def _is_one_tape_in_order(partials: pl.DataFrame) -> bool:
+    """Say whether all rows are of one symbol, in (first_ts, first_id) order."""
+    ts, ids = (partials.get_column(name).to_numpy() for name in ("first_ts", "first_id"))
+    forward = (ts[1:] > ts[:-1]) | ((ts[1:] == ts[:-1]) & (ids[1:] > ids[:-1]))
+    symbols = partials.get_column("symbol")
+    return bool(forward.all()) and bool((symbols == symbols[0]).all())
 
 
 def _merged(partials: pl.DataFrame) -> pl.DataFrame:
     """Return one row per symbol and ts_open, sorted by them."""
     is_repeated = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in _KEY).fill_null(False)
-    ordered = partials.sort(*_KEY, "first_ts", "first_id").with_row_index("place").with_columns(is_repeated=is_repeated)
+    in_order = partials if _is_one_tape_in_order(partials) else partials.sort(*_KEY, "first_ts", "first_id")
+    ordered = in_order.with_row_index("place").with_columns(is_repeated=is_repeated)
     has_parts = pl.col("is_repeated") | pl.col("is_repeated").shift(-1, fill_value=False)
     whole = (
         ordered.filter(has_parts)
