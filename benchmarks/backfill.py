@@ -15,7 +15,7 @@ from _harness import ROOT, Measurement, Result, Verdict, interleaved
 
 FIRST = dt.date(2024, 7, 1)
 DAYS = 30
-SYMBOLS = ("BTCUSDT", "ETHUSDT")
+SYMBOLS = ("BTCUSDT",)
 TRADES, QUOTES = 100_000, 200_000
 
 
@@ -24,7 +24,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     from quant_platform.settings import load_settings
     from quant_platform.simulation.market import MarketParams, write_archive
 
-    days, symbols = (3, SYMBOLS[:1]) if is_quick else (DAYS, SYMBOLS)
+    days, symbols = (3, SYMBOLS) if is_quick else (DAYS, SYMBOLS)
     dates = [FIRST + dt.timedelta(days=n) for n in range(days)]
     settings = load_settings(ROOT / "platform.yaml")
     instruments = [settings.instrument(symbol) for symbol in symbols]
@@ -58,7 +58,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     timed = [Measurement(name=name, values=values, note=notes[name]) for name, values in seconds.items()]
     middle = {row.name: row.median for row in timed}
     return Result(
-        title=f"Backfill overhead: {days} days × {len(symbols)} symbols",
+        title=f"Backfill overhead: {days} days × {len(symbols)} symbol",
         unit="s",
         how=f"{len(zips)} simulated archive zips, at least {TRADES:,} trades and {QUOTES:,} quotes per symbol-day. "
         "The whole is the command in a process of its own on an empty QP_HOME; "
