@@ -24,7 +24,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     from quant_platform.settings import load_settings
     from quant_platform.simulation.market import MarketParams, write_archive
 
-    days, symbols = (3, SYMBOLS) if is_quick else (DAYS, SYMBOLS)
+    days, symbols = 3 if is_quick else DAYS, SYMBOLS
     dates = [FIRST + dt.timedelta(days=n) for n in range(days)]
     settings = load_settings(ROOT / "platform.yaml")
     instruments = [settings.instrument(symbol) for symbol in symbols]

@@ -1,10 +1,11 @@
 """What the closing auction may bring, estimated from volume, book and gamma. A published imbalance is no estimate."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import polars as pl
 
-from quant_platform.contracts._schema import polars_schema
+from quant_platform.contracts._schema import INSTANT, polars_schema
 from quant_platform.contracts.enums import AuctionSide, Status
 from quant_platform.contracts.microstructure import ClosingImbalance
 
@@ -29,6 +30,51 @@ class ClosingAuctionParams:
 
 
 _DEFAULT = ClosingAuctionParams()
+
+
+def minute_inputs(
+    bars: pl.LazyFrame,
+    quotes: pl.LazyFrame,
+    imbalances: pl.LazyFrame,
+    ts_close: datetime,
+    params: ClosingAuctionParams = _DEFAULT,
+) -> pl.DataFrame:
+    """Return what `closing_imbalance` takes, at the end of each of the session's last minutes in which it traded.
+
+    Args:
+        bars: `ts_open symbol volume ts_known` of one symbol's session in minutes, sorted by ts_open.
+        quotes: `ts_event bid_price ask_price ts_recv`, sorted by ts_event; the last one by the minute's end counts.
+        imbalances: `ts_event l5 ts_known`, sorted by ts_event; the last one by the minute's end counts.
+        ts_close: When the session ends. A minute that ends with it has nothing left to estimate.
+        params: When estimates begin; `window_volume` is what was traded since.
+
+    Returns:
+        One row a minute, by ts_event. `gex_net` is null: no options are read here.
+    """
+    minute_end = pl.col("ts_open").dt.offset_by("1m")
+    minutes = bars.filter(
+        pl.col("ts_open") >= ts_close - timedelta(minutes=params.window_min), minute_end < ts_close
+    ).select(
+        "symbol",
+        ts_event=minute_end,
+        window_volume=pl.col("volume").cum_sum(),
+        bars_known=pl.col("ts_known").cum_max(),
+    )
+    touch = quotes.select("ts_event", mid=(pl.col("bid_price") + pl.col("ask_price")) / 2, quote_known="ts_recv")
+    depth = imbalances.select("ts_event", "l5", book_known="ts_known")
+    known = ("bars_known", "quote_known", "book_known")
+    return (
+        minutes.sort("ts_event")
+        .join_asof(touch, on="ts_event")
+        .join_asof(depth, on="ts_event")
+        .with_columns(
+            ts_close=pl.lit(ts_close).cast(INSTANT),
+            gex_net=pl.lit(None, pl.Float64),
+            ts_known=pl.max_horizontal(known),
+        )
+        .drop(known)
+        .collect(engine="in-memory")
+    )
 
 
 def closing_imbalance(inputs: pl.DataFrame, params: ClosingAuctionParams = _DEFAULT) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +20,7 @@ from quant_platform.calculators import (
     vpin,
 )
 from quant_platform.calculators.participants import InstitutionalParams
-from quant_platform.contracts._schema import INSTANT, contract_of, empty, polars_schema
+from quant_platform.contracts._schema import contract_of, empty, polars_schema
 from quant_platform.contracts.enums import Signing
 from quant_platform.pipeline.sessions import ALWAYS_OPEN
 from quant_platform.pipeline.units import Built, Input, Recipe, Work
@@ -111,38 +110,13 @@ def _flow_clusters(work: Work) -> Built:
 
 
 def _closing_imbalance(work: Work) -> Built:
-    """Estimate at the end of each minute of the session's last ones that traded."""
-    table = contract_of("microstructure/closing_imbalance")
     if work.instrument.calendar == ALWAYS_OPEN or work.session is None:
-        return Built(empty(table))
-    params, close = work.settings.analytics.closing_auction, work.session.end
-    from_instant = close - timedelta(minutes=params.window_min)
-    minute_end = pl.col("ts_open").dt.offset_by("1m")
-    minutes = (
-        work.today(_MINUTE_BARS)
-        .filter(pl.col("ts_open") >= from_instant, minute_end < close)
-        .select(
-            "symbol",
-            minute_end.alias("ts_event"),
-            window_volume=pl.col("volume").cum_sum(),
-            bars_known=pl.col("ts_known").cum_max(),
-        )
-    )
-    touch = work.today("market/quotes").select(
-        "ts_event", mid=(pl.col("bid_price") + pl.col("ask_price")) / 2, quote_known="ts_recv"
-    )
-    depth = work.today("microstructure/order_book_imbalance").select("ts_event", "l5", book_known="ts_known")
-    inputs = (
-        minutes.sort("ts_event")
-        .join_asof(touch, on="ts_event")
-        .join_asof(depth, on="ts_event")
-        .with_columns(
-            ts_close=pl.lit(close).cast(INSTANT),
-            gex_net=pl.lit(None, pl.Float64),
-            ts_known=pl.max_horizontal("bars_known", "quote_known", "book_known"),
-        )
-    )
-    return Built(closing_auction.closing_imbalance(inputs.collect(), params))
+        return Built(empty(contract_of("microstructure/closing_imbalance")))
+    params = work.settings.analytics.closing_auction
+    minutes, quotes = work.today(_MINUTE_BARS), work.today("market/quotes")
+    imbalances = work.today("microstructure/order_book_imbalance")
+    inputs = closing_auction.minute_inputs(minutes, quotes, imbalances, work.session.end, params)
+    return Built(closing_auction.closing_imbalance(inputs, params))
 
 
 def _tape(rows: pl.LazyFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from quant_platform.calculators import closing_auction
+from quant_platform.calculators.closing_auction import ClosingAuctionParams
 from quant_platform.contracts._schema import INSTANT, polars_schema, validated
 from quant_platform.contracts.microstructure import ClosingImbalance
 
@@ -140,3 +142,37 @@ def test_rows_are_judged_by_themselves_and_stay_in_their_order():
     assert_frame_equal(pl.concat([found(frame[:2]), found(frame[2:])]), rows)
     assert_frame_equal(found(frame.reverse()), rows.reverse())
     assert ipc_bytes(found(frame)) == ipc_bytes(rows)
+
+
+def test_minutes_take_what_was_traded_and_quoted_by_their_end() -> None:
+    close = datetime(2024, 8, 8, 20, tzinfo=UTC)
+
+    def frame(**columns: list) -> pl.DataFrame:
+        names = [name for name in columns if name.startswith("ts_")]
+        end = pl.lit(close).cast(INSTANT)
+        return pl.DataFrame(columns).with_columns(
+            (end + pl.duration(seconds=n, time_unit="ns")).alias(n) for n in names
+        )
+
+    # Seconds from the close: the first minute is before the window of three, the last ends with the session.
+    bars = frame(ts_open=[-240, -180, -120, -60], volume=[9.0, 1.0, 2.0, 4.0], ts_known=[-180, -120, -60, 0])
+    quotes = frame(ts_event=[-120, -90], bid_price=[9.0, 10.0], ask_price=[11.0, 14.0], ts_recv=[-114, -84])
+    depth = frame(ts_event=[-72], l5=[0.5], ts_known=[-30])
+
+    found = closing_auction.minute_inputs(
+        bars.with_columns(symbol=pl.lit("A")).lazy(),
+        quotes.lazy(),
+        depth.lazy(),
+        close,
+        ClosingAuctionParams(window_min=3),
+    )
+
+    expected = frame(
+        ts_event=[-120, -60],
+        window_volume=[1.0, 3.0],
+        mid=[10.0, 12.0],
+        l5=[None, 0.5],
+        ts_close=[0, 0],
+        ts_known=[-114, -30],
+    ).with_columns(symbol=pl.lit("A"), gex_net=pl.lit(None, pl.Float64))
+    assert_frame_equal(found, expected, check_column_order=False)
