@@ -77,6 +77,11 @@ class BinanceFeed(_Section):
     ws_url: str = Field(description="WebSocket base, for capture.")
     rest_url: str = Field(description="REST base, for refills and snapshots.")
     archive_url: str = Field(description="Root of the public archive; file:// works.")
+    api_key: SecretStr | None = Field(
+        None, description="For refills of single trades (historicalTrades); without one they are aggTrades."
+    )
+    streams_per_connection: int = Field(200, ge=1, description="The venue's limit of streams on one connection.")
+    control_messages_per_s: Positive = Field(5.0, description="The venue's limit of messages that we send on one.")
     assumed_latency_ms: float = Field(
         50.0, ge=0, allow_inf_nan=False, description="Added to ts_event where a row has no receive time."
     )
@@ -236,6 +241,17 @@ class Analytics(_Section):
     closing_auction: ClosingAuctionParams = ClosingAuctionParams()
 
 
+class Capture(_Section):
+    """The collector: what it risks, when it closes a segment, when it gives a connection up."""
+
+    flush_s: Positive = Field(0.25, description="What came in is on disk, fsynced, at least so often.")
+    segment_s: Positive = Field(60.0, description="A segment is closed at this age.")
+    segment_mb: Positive = Field(64.0, description="A segment is closed at this size.")
+    silence_s: Positive = Field(30.0, description="A connection without data for so long is taken for dead.")
+    renew_h: Positive = Field(23.5, description="A connection is replaced before the venue ends it at 24 hours.")
+    depth_interval_ms: Literal[100, 250, 500, 1000] = Field(100, description="Of the depth stream.")
+
+
 class Quality(_Section):
     """What turns a blocking check red."""
 
@@ -281,6 +297,7 @@ class Settings(BaseSettings):
     feeds: Feeds = Feeds()
     instruments: tuple[Instrument, ...] = ()
     analytics: Analytics = Analytics()
+    capture: Capture = Capture()
     quality: Quality = Quality()
     pipeline: Pipeline = Pipeline()
     ui: Ui = Ui()
