@@ -43,6 +43,7 @@ _USERINFO = re.compile(r"://[^/\s]+@")
 _ALWAYS_OPEN = "24/7"
 
 FeedName = Literal["binance_usdm", "binance_spot", "recorded_lobster", "recorded_lean", "recorded_frames"]
+CAPTURED_FEEDS = ("binance_usdm", "binance_spot")
 _WITHOUT_DEFAULT_FOLDER = ("recorded_lobster", "recorded_lean")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -182,6 +183,11 @@ class Instrument(_Section):
                 raise ValueError("must be 24/7 or a name of exchange_calendars, such as XNYS")
         return value
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether no venue lists it: only `qp demo` and a replay know it."""
+        return self.sector == "simulated"
+
     def named_feeds(self) -> list[tuple[tuple[str, ...], FeedName]]:
         """Return each feed that this row names, with the key under which it does."""
         own = ((("sources", table), feed) for table, feed in self.sources if feed)
@@ -226,6 +232,12 @@ class Vpin(_Section):
         return self
 
 
+class StoreTtls(_Section):
+    """Seconds that a live key outlives its last write."""
+
+    market: int = Field(60, ge=1, description="Of market:*.")
+
+
 class Analytics(_Section):
     """Parameters of calculators; those that are a calculator's own class are described there."""
 
@@ -239,6 +251,7 @@ class Analytics(_Section):
     hidden_orders: HiddenOrderParams = HiddenOrderParams()
     flow_clustering: FlowClustersParams = FlowClustersParams()
     closing_auction: ClosingAuctionParams = ClosingAuctionParams()
+    store_ttls: StoreTtls = StoreTtls()
 
 
 class Capture(_Section):
@@ -272,6 +285,7 @@ class Ui(_Section):
 
     port: int = Field(3000, gt=0, lt=65536, description="Of the Dagster UI.")
     files_port: int = Field(3001, gt=0, lt=65536, description="Of the pages of reports/ and quarantine/.")
+    replay_port: int = Field(3002, gt=0, lt=65536, description="Of the replayed venue.")
 
     @property
     def files_url(self) -> str:

@@ -20,10 +20,15 @@ _ROW = "row_number_"
 
 
 class Contract(dy.Schema):
-    """A table: its lake name, the order of its rows, and its columns."""
+    """A table: its lake name, the order of its rows, and its columns.
+
+    `sorted_by` names a row of a symbol. Where `is_revised`, an open date may hold several rows of one name, and the
+    one with the latest `ts_known` counts.
+    """
 
     table: ClassVar[str] = ""
     sorted_by: ClassVar[tuple[str, ...]] = ()
+    is_revised: ClassVar[bool] = False
 
 
 class Split(NamedTuple):

@@ -33,7 +33,12 @@ class Trade(Contract):
     first_trade_id = identifier("First id of the prints in this row.")
     last_trade_id = identifier("Last id of the prints in this row.")
     price = real("Price of the trade.", unit="quote currency", min_exclusive=0)
-    size = real("Quantity traded.", unit="base units", min_exclusive=0)
+    size = real(
+        "Quantity traded; null in an aggregate that was refilled and cut to the ids that were missing.",
+        unit="base units",
+        nullable=True,
+        min_exclusive=0,
+    )
     aggressor = sign("+1 buyer-initiated, -1 seller-initiated, 0 unknown.")
 
     @rule()
@@ -125,6 +130,7 @@ class Gap(Contract):
 
     table: ClassVar[str] = "market/gaps"
     sorted_by: ClassVar[tuple[str, ...]] = ("first_id",)
+    is_revised: ClassVar[bool] = True
 
     symbol = text("The platform's unique name of the instrument.")
     first_id = identifier("First missing trade id.")
@@ -139,6 +145,7 @@ class Gap(Contract):
 
 class _Bar(Contract):
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+    is_revised: ClassVar[bool] = True
 
     ts_open = instant("Start of the interval [ts_open, ts_open + width).")
     symbol = text("The platform's unique name of the instrument.")

@@ -57,6 +57,7 @@ class Vpin(Contract):
 
     table: ClassVar[str] = "microstructure/vpin"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+    is_revised: ClassVar[bool] = True
 
     ts_open = instant("Start of the interval; the row stands after its last trade.")
     ts_event = instant("Time of the last trade used.")
@@ -81,6 +82,7 @@ class OrderBookImbalance(Contract):
 
     table: ClassVar[str] = "microstructure/order_book_imbalance"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+    is_revised: ClassVar[bool] = True
 
     ts_open = instant("Start of the interval [ts_open, ts_open + sample).")
     ts_event = instant("Venue time of the update that the row stands for, the interval's last.")
@@ -119,6 +121,7 @@ class Toxicity(Contract):
 
     table: ClassVar[str] = "microstructure/toxicity"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+    is_revised: ClassVar[bool] = True
 
     ts_open = instant("Start of the interval; the row stands after its last trade.")
     ts_event = instant("Time of the last trade used.")
@@ -170,6 +173,7 @@ class ParticipantFlow(Contract):
 
     table: ClassVar[str] = "microstructure/participant_flow"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+    is_revised: ClassVar[bool] = True
 
     ts_open = instant("Start of the interval; the row stands after its last trade.")
     ts_event = instant("Time of the last trade used.")
@@ -231,6 +235,7 @@ class HiddenOrder(Contract):
 
     table: ClassVar[str] = "microstructure/hidden_orders"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "trade_id")
+    is_revised: ClassVar[bool] = True
 
     ts_event = instant("The venue's time of the trade.")
     symbol = text("The platform's unique name of the instrument.")
@@ -260,6 +265,7 @@ class FlowClusters(Contract):
 
     table: ClassVar[str] = "microstructure/flow_clusters"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_open",)
+    is_revised: ClassVar[bool] = True
 
     ts_open = instant("Start of the interval; the row stands after its last trade.")
     ts_event = instant("Time of the last trade used.")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import polars as pl
@@ -121,9 +121,7 @@ class Lake:
         if symbol != ALL_SYMBOLS and not (rows["symbol"] == symbol).all():
             found = ", ".join(sorted(rows["symbol"].unique()))
             raise ValueError(f"A frame for {table} of {symbol} on {date} holds rows of {found}.")
-        path = self.path(table, symbol, date)
-        if part:
-            path = path.with_name(f"{_encoded(symbol)}.{part[0]}-{part[1]}.parquet")
+        path = self._part_path(table, symbol, date, part) if part else self.path(table, symbol, date)
         sweep(path)
         arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
         with published(path) as temporary, temporary.open("wb") as file:
@@ -149,24 +147,29 @@ class Lake:
         """Return the rows of the trading dates from `start` to `end`, both included, in date and row order.
 
         Where the table has `ts_recv`, nulls are filled with `ts_event` + the symbol's assumed latency and
-        `is_ts_recv_assumed` says where. An open date is read from its parts until its compacted file exists.
+        `is_ts_recv_assumed` says where. An open date is read from its parts until its compacted file exists; of
+        rows that were revised since, only the latest counts.
         Nothing on disk gives no rows with the contract's dtypes.
         """
         schema = polars_schema(contract_of(table))
         files = self._files(table, None if symbols is None else set(symbols), start, end)
         latencies = self._latency_ms if "ts_recv" in schema else {}
+        is_revised = contract_of(table).is_revised
         frames = [
             _with_receive_time(
-                pl.scan_parquet(
-                    [path for _, path in run],
-                    schema=schema,
-                    glob=False,
-                    hive_partitioning=False,
-                    missing_columns="insert",
-                ),
+                _newest(_scanned([file.path for file in run], schema), table)
+                if is_revised and is_part
+                else _scanned([file.path for file in run], schema),
                 latency,
             )
-            for latency, run in groupby(files, lambda file: latencies.get(file[0], DEFAULT_LATENCY_MS))
+            for (latency, is_part, _), run in groupby(
+                files,
+                lambda file: (
+                    latencies.get(file.symbol, DEFAULT_LATENCY_MS),
+                    file.is_part,
+                    file.is_part and file.path.parent,
+                ),
+            )
         ]
         if not frames:
             return _with_receive_time(schema.to_frame().lazy(), DEFAULT_LATENCY_MS)
@@ -192,7 +195,7 @@ class Lake:
         Nanoseconds are cut to microseconds.
         """
         found = []
-        for _, path in self._files(table, None, date, date):
+        for _, path, _ in self._files(table, None, date, date):
             parquet = _parquet_footer(path)
             position = parquet.schema.names.index(column)
             for group in range(parquet.num_row_groups):
@@ -229,6 +232,51 @@ class Lake:
                 if match and not match["first"]:
                     yield unquote(match["name"]), date
 
+    def write_state(self, table: str, symbol: str, date: Date, state: bytes) -> None:
+        """Publish what an open date remembers, beside its parts: readers of the table pass over it."""
+        path = self._state_path(table, symbol, date)
+        sweep(path)
+        with published(path) as temporary:
+            temporary.write_bytes(state)
+
+    def read_state(self, table: str, symbol: str, date: Date) -> bytes | None:
+        """Return what `write_state` last published; None where the date is not open."""
+        try:
+            return self._state_path(table, symbol, date).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def is_open(self, table: str, symbol: str, date: Date) -> bool:
+        """Return whether the symbol-day has a state, and no compacted file yet."""
+        return self._state_path(table, symbol, date).is_file() and not self.path(table, symbol, date).is_file()
+
+    def scan_parts(self, table: str, symbol: str, date: Date, parts: Iterable[tuple[int, int]]) -> pl.LazyFrame:
+        """Return the rows of some parts of an open date, in the order of `parts`."""
+        schema, latency = polars_schema(contract_of(table)), self._latency_ms.get(symbol, DEFAULT_LATENCY_MS)
+        paths = [self._part_path(table, symbol, date, part) for part in parts]
+        return _with_receive_time(_scanned(paths, schema) if paths else schema.to_frame().lazy(), latency)
+
+    def keep_parts(self, table: str, symbol: str, date: Date, parts: Iterable[tuple[int, int]]) -> None:
+        """Remove the parts of an open date that are not among `parts`; the caller holds the write lock."""
+        folder = self.path(table, symbol, date).parent
+        kept = {self._part_path(table, symbol, date, part).name for part in parts}
+        for path in folder.iterdir() if folder.is_dir() else ():
+            match = _PART.match(path.name)
+            if match and match["first"] and match["name"] == _encoded(symbol) and path.name not in kept:
+                path.unlink()
+
+    def drop_open(self, table: str, symbol: str, date: Date) -> None:
+        """Remove an open date's parts and state, when its compacted file stands or it begins anew."""
+        self.keep_parts(table, symbol, date, ())
+        self._state_path(table, symbol, date).unlink(missing_ok=True)
+
+    def _state_path(self, table: str, symbol: str, date: Date) -> Path:
+        path = self.path(table, symbol, date)
+        return path.with_name(f"_{path.stem}.state")
+
+    def _part_path(self, table: str, symbol: str, date: Date, part: tuple[int, int]) -> Path:
+        return self.path(table, symbol, date).with_name(f"{_encoded(symbol)}.{part[0]}-{part[1]}.parquet")
+
     def tables(self) -> list[str]:
         """Return the tables that have at least one date."""
         return sorted({str(p.parent.relative_to(self._root)) for p in self._root.glob("*/*/date=*")})
@@ -242,7 +290,7 @@ class Lake:
 
     def _files(
         self, table: str, symbols: set[str] | None, start: Date | None, end: Date | None
-    ) -> Iterator[tuple[str, Path]]:
+    ) -> Iterator["_File"]:
         for folder, _ in self._dates(table, start, end):
             closed: dict[str, Path] = {}
             parts: dict[str, list[tuple[int, Path]]] = {}
@@ -257,9 +305,15 @@ class Lake:
                     closed[symbol] = path
             for symbol in sorted({*closed, *parts}):
                 if symbol in closed:
-                    yield symbol, closed[symbol]
+                    yield _File(symbol, closed[symbol], is_part=False)
                 else:
-                    yield from ((symbol, path) for _, path in sorted(parts[symbol]))
+                    yield from (_File(symbol, path, is_part=True) for _, path in sorted(parts[symbol]))
+
+
+class _File(NamedTuple):
+    symbol: str
+    path: Path
+    is_part: bool
 
 
 class _HashingSink:
@@ -366,6 +420,15 @@ def _is_smaller_plain(values: pa.ChunkedArray) -> bool:
 
 def _first_page(chunk: pq.ColumnChunkMetaData) -> int:
     return int(chunk.dictionary_page_offset or chunk.data_page_offset)
+
+
+def _scanned(paths: list[Path], schema: pl.Schema) -> pl.LazyFrame:
+    return pl.scan_parquet(paths, schema=schema, glob=False, hive_partitioning=False, missing_columns="insert")
+
+
+def _newest(rows: pl.LazyFrame, table: str) -> pl.LazyFrame:
+    name = ("symbol", *contract_of(table).sorted_by)
+    return rows.sort("ts_known", maintain_order=True).unique(name, keep="last").sort(*name)
 
 
 def _with_receive_time(frame: pl.LazyFrame, latency_ms: float) -> pl.LazyFrame:

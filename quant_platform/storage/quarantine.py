@@ -1,5 +1,6 @@
 """Rows that broke a rule: `quarantine/<table>/date=…/<symbol>.parquet`, with the rule, the file and the line."""
 
+import glob
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from pathlib import Path
 from urllib.parse import quote
@@ -20,8 +21,10 @@ SCHEMA = pl.Schema(
 )
 
 
-def put(root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | None) -> None:
-    """Make the symbol-day's quarantine hold exactly these rows; none removes the file of an earlier build.
+def put(
+    root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | None, *, part: int | None = None
+) -> None:
+    """Make the symbol-day's quarantine hold exactly these rows; none removes the files of an earlier build.
 
     Args:
         root: The quarantine folder.
@@ -29,9 +32,14 @@ def put(root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | No
         symbol: The platform's name.
         date: Trading date.
         rows: Columns `rule`, `source_file`, `source_line`, `raw` (the row as the source wrote it).
+        part: Of an open date: the number of the part, to which alone the above applies.
     """
-    path = root / table / f"date={date.isoformat()}" / f"{quote(symbol, safe='')}.parquet"
+    folder, name = root / table / f"date={date.isoformat()}", quote(symbol, safe="")
+    path = folder / (f"{name}.parquet" if part is None else f"{name}.part{part}.parquet")
     sweep(path)
+    if part is None:
+        for old in folder.glob(f"{glob.escape(name)}.part*.parquet"):
+            old.unlink()
     if rows is None or rows.is_empty():
         path.unlink(missing_ok=True)
         return

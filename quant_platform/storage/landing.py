@@ -1,0 +1,399 @@
+"""What a collector received, on disk before anything else: segments of lines, and the manifest that lists the closed.
+
+`$QP_HOME/landing/segments/<feed>/<symbol>/` holds `open.frames`, which grows, and `<number>.frames`, which never
+change: 1, 2, 3 … without reuse. A line is `<ts_recv, integer ns> <payload>`. What a payload means is the feed's
+business: it hands a `Describe` in. The files are the truth; `$QP_HOME/landing/manifest.sqlite` is an index, which
+`repair` makes anew.
+
+Start and recovery are one path: a writer first closes what a killed one left open, and lists what is not listed.
+"""
+
+import copy
+import fcntl
+import hashlib
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from quant_platform.storage._landing_lines import close_orphan, payload, spelled, write_at
+from quant_platform.storage.atomic import fsync_folder
+
+_OPEN = "open.frames"
+_CLOSED = re.compile(r"(\d{8,})\.frames")
+_LEASE = "lease.lock"
+_LINES_PER_STEP = 1_000  # at once through the processor's cache
+_BUSY_S = 60.0
+_CREATE = """
+CREATE TABLE IF NOT EXISTS segments (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    feed TEXT NOT NULL, symbol TEXT NOT NULL, number INTEGER NOT NULL,
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, first_id INTEGER, last_id INTEGER,
+    ts_first INTEGER, ts_last INTEGER, sha256 TEXT NOT NULL,
+    UNIQUE (feed, symbol, number)
+)
+"""
+_COLUMNS = "feed, symbol, number, rows, bytes, first_id, last_id, ts_first, ts_last, sha256"
+
+
+class LeaseHeldError(Exception):
+    """Another writer has the symbol; the message names its process, and says what to do."""
+
+
+class Entry(NamedTuple):
+    """What a line says of itself: the venue's time, integer ns, and the trade ids; null where it has none."""
+
+    ts_event: int | None
+    first_id: int | None
+    last_id: int | None
+
+
+Describe = Callable[[bytes], Entry]
+"""A payload to its entry; one without any fact for what is no frame. It never raises."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A closed file of lines.
+
+    `rows` are lines. `first_id` and `last_id` are the least and the greatest trade id, null without trades; `ts_first`
+    and `ts_last` the least and the greatest `ts_event`, integer ns, null where no line has one. `sha256` is of the
+    whole file, in hexadecimal digits.
+    """
+
+    feed: str
+    symbol: str
+    number: int
+    rows: int
+    bytes: int
+    first_id: int | None
+    last_id: int | None
+    ts_first: int | None
+    ts_last: int | None
+    sha256: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """What a writer found when it started.
+
+    `segments` were closed or listed now, by number. `cut_bytes` is the length of a last line that was never whole.
+    `last_id` is the greatest trade id landed so far, null without trades.
+    """
+
+    segments: tuple[Segment, ...]
+    cut_bytes: int
+    last_id: int | None
+
+
+class Manifest:
+    """The index of closed segments. Any number of threads and processes read and add.
+
+    Raises:
+        OSError: By every method: the file cannot be read or written; the message says what to do.
+    """
+
+    def __init__(self, landing: Path) -> None:
+        self._landing = landing
+        self._path = landing / "manifest.sqlite"
+
+    def add(self, *segments: Segment) -> None:
+        """List segments, durably, all or none. One that is listed already stays as it is."""
+        with self._connection() as connection:
+            connection.executemany(
+                f"INSERT INTO segments ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",  # noqa: S608
+                [astuple(segment)[:-1] for segment in segments],
+            )
+
+    def segments(self, feed: str, symbol: str, after: int = 0) -> list[Segment]:
+        """Return a symbol's segments, by number, from the one after the number `after`."""
+        found = self._rows("WHERE feed = ? AND symbol = ? AND number > ? ORDER BY number", feed, symbol, after)
+        return [segment for _, segment in found]
+
+    def after(self, position: int) -> list[tuple[int, Segment]]:
+        """Return what was listed after a position, each with its own; all positions are above 0 and only grow."""
+        return self._rows("WHERE position > ? ORDER BY position", position)
+
+    def newest(self) -> dict[tuple[str, str], Segment]:
+        """Return each feed's and symbol's segment with the greatest number."""
+        greatest = "SELECT feed, symbol, max(number) FROM segments GROUP BY feed, symbol"
+        found = self._rows(f"WHERE (feed, symbol, number) IN ({greatest})")
+        return {(segment.feed, segment.symbol): segment for _, segment in found}
+
+    def reached(self, feed: str, symbol: str) -> tuple[int, int | None]:
+        """Return a symbol's greatest number, 0 without segments, and its greatest trade id, null without trades."""
+        query = "SELECT coalesce(max(number), 0), max(last_id) FROM segments WHERE feed = ? AND symbol = ?"
+        with self._connection() as connection:
+            number, last_id = connection.execute(query, (feed, symbol)).fetchone()
+        return number, last_id
+
+    def _rows(self, which: str, *values: object) -> list[tuple[int, Segment]]:
+        with self._connection() as connection:
+            query = f"SELECT position, {_COLUMNS} FROM segments {which}"  # noqa: S608
+            found = connection.execute(query, values).fetchall()
+        return [(row[0], Segment(*(*row[1:], _closed(self._landing, *row[1:4])))) for row in found]
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection for one transaction; a collector of many symbols cannot keep one open for each."""
+        try:
+            self._landing.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=_BUSY_S)) as connection, connection:
+                if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'segments'").fetchone():
+                    # The change to WAL does not wait for others as statements do.
+                    with FileLock(self._path.with_name(f"{self._path.name}.lock")):
+                        connection.execute("PRAGMA journal_mode=WAL")
+                        connection.execute(_CREATE)
+                connection.execute("PRAGMA synchronous=FULL")
+                yield connection
+        except sqlite3.Error as error:
+            raise OSError(
+                f"{self._path} cannot be used: {error}. Where the disk is full, free space. Where the file is damaged, "
+                "stop the collectors, delete it and start them: they list all closed segments again."
+            ) from error
+
+
+def repair(landing: Path, feed: str, symbol: str, describe: Describe) -> list[Segment]:
+    """List the closed files of a symbol that have no row, and return them by number. Safe beside the symbol's writer.
+
+    Raises:
+        OSError: A file or the manifest cannot be read or written.
+    """
+    manifest, folder = Manifest(landing), _folder(landing, feed, symbol)
+    listed = {segment.number for segment in manifest.segments(feed, symbol)}
+    found = [_described(landing, feed, symbol, number, describe) for number in sorted(_numbers(folder) - listed)]
+    if found:
+        fsync_folder(folder)
+        manifest.add(*found)
+    return found
+
+
+class _Facts:
+    """What the manifest says of a segment, gathered while it grows."""
+
+    def __init__(self) -> None:
+        self.rows = self.bytes = 0
+        self._first_id: int | None = None
+        self._last_id: int | None = None
+        self._ts_first: int | None = None
+        self._ts_last: int | None = None
+        self._sha256 = hashlib.sha256()
+
+    def add(self, data: bytes, entries: Sequence[Entry]) -> None:
+        """Take lines into account: their bytes, and an entry each."""
+        self.rows += len(entries)
+        self.bytes += len(data)
+        self._sha256.update(data)
+        columns = zip(*entries, strict=True)
+        times, first_ids, last_ids = ([value for value in column if value is not None] for column in columns)
+        self._ts_first, self._ts_last = _bound(min, self._ts_first, times), _bound(max, self._ts_last, times)
+        self._first_id, self._last_id = _bound(min, self._first_id, first_ids), _bound(max, self._last_id, last_ids)
+
+    def copy(self) -> Self:
+        """Return the same, to go on from without changing this."""
+        other = copy.copy(self)
+        other._sha256 = self._sha256.copy()  # noqa: SLF001
+        return other
+
+    def segment(self, feed: str, symbol: str, number: int, path: Path) -> Segment:
+        """Return the segment that was gathered."""
+        ids, times = (self._first_id, self._last_id), (self._ts_first, self._ts_last)
+        return Segment(feed, symbol, number, self.rows, self.bytes, *ids, *times, self._sha256.hexdigest(), path)
+
+
+class Writer:
+    """Land one symbol's lines: the only writer of its folder, by a lock that ends with the process.
+
+    `append` belongs to one thread, the event loop's; it neither waits nor locks. `flush`, `roll` and `close` may be
+    called from any thread beside it, and take turns. What is appended while they run is theirs or the next call's.
+
+    Where one of them raises OSError, as on a full disk, nothing is lost and nothing is there twice: what was not
+    flushed stays buffered, what was not closed stays open, and the next call takes it up again.
+
+    Args:
+        landing: The folder of raw inputs.
+        feed: The name of the venue's market.
+        symbol: The platform's name.
+        describe: Reads the lines that another process left; it agrees with the entries given to `append`.
+        segment_s: A segment is due at this age, by `ts_recv`.
+        segment_bytes: A segment is due at this size.
+
+    Raises:
+        LeaseHeldError: Another writer has this symbol.
+        OSError: The folder cannot be read or written.
+    """
+
+    def __init__(
+        self, landing: Path, feed: str, symbol: str, describe: Describe, *, segment_s: float, segment_bytes: int
+    ) -> None:
+        self._landing, self._feed, self._symbol = landing, feed, symbol
+        self._segment_ns, self._segment_bytes = int(segment_s * 1e9), segment_bytes
+        self._folder = _folder(landing, feed, symbol)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # ts_recv, payload, entry, ts_recv, payload, entry …: cheaper to fill and to spell than tuples are.
+        self._buffer: list[Any] = []
+        self._turn = threading.RLock()
+        self._file: int | None = None
+        self._facts = _Facts()
+        self._opened_ns = self._number = 0
+        self._unlisted: list[Segment] = []
+        self._lease = _lease(self._folder / _LEASE, feed, symbol)
+        try:
+            self.salvaged = self._salvage(describe)
+        except BaseException:
+            os.close(self._lease)
+            raise
+
+    def append(self, ts_recv: int, payload: bytes, entry: Entry) -> None:
+        """Take a line over; it is on disk after the next `flush`.
+
+        Args:
+            ts_recv: The local clock, integer ns.
+            payload: One message. Newlines in it are landed as spaces, and of more than 16 MB only the first kB.
+            entry: What `describe` says of the payload.
+        """
+        self._buffer.extend((ts_recv, payload, entry))
+
+    def flush(self) -> None:
+        """Make what was appended durable.
+
+        Raises:
+            OSError: It could not be written; it stays buffered, and the next call writes the same bytes.
+        """
+        with self._turn:
+            batch = self._buffer[:]
+            if not batch:
+                return
+            if self._file is None:
+                self._file = os.open(self._folder / _OPEN, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                facts = self._written(self._file, batch)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(self._file, self._facts.bytes)  # others may need the space
+                raise
+            if not self._facts.rows:
+                self._opened_ns = batch[0]
+            self._facts = facts
+            del self._buffer[: len(batch)]
+
+    def is_due(self, ts_recv: int) -> bool:
+        """Whether the open segment has reached its age or size, going by what was flushed."""
+        age_ns = abs(ts_recv - self._opened_ns)  # a clock may jump either way
+        return self._facts.rows > 0 and (age_ns >= self._segment_ns or self._facts.bytes >= self._segment_bytes)
+
+    def roll(self) -> Segment | None:
+        """Flush, close the open segment and list it; None where it has no line.
+
+        Raises:
+            OSError: The next call goes on where this one failed.
+        """
+        with self._turn:
+            self.flush()
+            closed, file = None, self._file
+            if file is not None:
+                path = self._closed_path()
+                (self._folder / _OPEN).replace(path)
+                closed = self._facts.segment(self._feed, self._symbol, self._number, path)
+                self._unlisted.append(closed)
+                self._file, self._facts, self._number = None, _Facts(), self._number + 1
+                os.close(file)
+            if self._unlisted:
+                fsync_folder(self._folder)
+                Manifest(self._landing).add(*self._unlisted)
+                self._unlisted.clear()
+            return closed
+
+    def close(self) -> None:
+        """Flush, close and list the open segment, and let another writer have the symbol. Nothing may follow.
+
+        Raises:
+            OSError: The symbol is still held, and the call may be repeated.
+        """
+        with self._turn:
+            self.roll()
+            os.close(self._lease)
+
+    def _written(self, file: int, batch: list[Any]) -> _Facts:
+        """Write and fsync lines after the last good byte, over whatever stands there; return the facts of the file."""
+        facts = self._facts.copy()
+        for start in range(0, len(batch), 3 * _LINES_PER_STEP):
+            lines = batch[start : start + 3 * _LINES_PER_STEP]
+            data = spelled(lines)
+            write_at(file, data, facts.bytes)
+            facts.add(data, lines[2::3])
+        os.fsync(file)
+        if not self._facts.rows:
+            fsync_folder(self._folder)
+        return facts
+
+    def _salvage(self, describe: Describe) -> Salvaged:
+        manifest = Manifest(self._landing)
+        self._number = max({manifest.reached(self._feed, self._symbol)[0]} | _numbers(self._folder)) + 1
+        cut_bytes = close_orphan(self._folder / _OPEN, self._closed_path())
+        segments = repair(self._landing, self._feed, self._symbol, describe)
+        listed, last_id = manifest.reached(self._feed, self._symbol)
+        self._number = listed + 1
+        return Salvaged(tuple(segments), cut_bytes, last_id)
+
+    def _closed_path(self) -> Path:
+        return _closed(self._landing, self._feed, self._symbol, self._number)
+
+
+def _bound(which: Callable[..., int | None], so_far: int | None, values: list[int]) -> int | None:
+    return which(values if so_far is None else [so_far, *values], default=None)
+
+
+def _folder(landing: Path, feed: str, symbol: str) -> Path:
+    return landing / "segments" / feed / quote(symbol, safe="")
+
+
+def _closed(landing: Path, feed: str, symbol: str, number: int) -> Path:
+    return _folder(landing, feed, symbol) / f"{number:08d}.frames"
+
+
+def _numbers(folder: Path) -> set[int]:
+    return {int(match[1]) for path in folder.glob("*.frames") if (match := _CLOSED.fullmatch(path.name))}
+
+
+def _lease(path: Path, feed: str, symbol: str) -> int:
+    """Return a descriptor that holds the lock until it is closed, or its process ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        write_at(descriptor, str(os.getpid()).encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode() or "unknown"
+        os.close(descriptor)
+        raise LeaseHeldError(
+            f"{feed} {symbol} is captured by another process already: pid {holder} holds {path}. Let it go on, or stop "
+            "it and start this one again."
+        ) from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _described(landing: Path, feed: str, symbol: str, number: int, describe: Describe) -> Segment:
+    facts, path = _Facts(), _closed(landing, feed, symbol, number)
+    with path.open("rb") as file:
+        while lines := list(islice(file, _LINES_PER_STEP)):
+            facts.add(b"".join(lines), [describe(payload(line)) for line in lines])
+    return facts.segment(feed, symbol, number, path)
+
+
+def is_in_use(landing: Path) -> bool:
+    """Return whether anything was ever landed: a look that costs nothing where no collector has run."""
+    return (landing / "manifest.sqlite").is_file()
