@@ -36,8 +36,8 @@ setup: $(INSTALLED) $(MANIFEST) ## make .venv from requirements.lock, and the db
 demo: setup ## simulate a week of ticks and take it through every asset, into ./var
 	$(BIN)/qp demo
 
-up: setup ## serve the UI and its daemon on 127.0.0.1 until Ctrl-C
-	$(BIN)/qp up
+up: setup ## the UI, its daemon and a collector on a replayed market, on 127.0.0.1 until Ctrl-C
+	$(BIN)/qp up --replay
 
 test: setup ## run every test but the long forms (at most 14 minutes)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not soak"

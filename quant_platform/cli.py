@@ -2,12 +2,14 @@
 
 import json
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -15,12 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from quant_platform.settings import SettingsError, load_settings, masked
+from quant_platform.settings import CAPTURED_FEEDS, SettingsError, load_settings, masked
 
 if TYPE_CHECKING:
     from quant_platform.defs.backfill import Backfill
     from quant_platform.defs.demo import Demo
     from quant_platform.defs.resources import Platform
+    from quant_platform.live.market_keys import Publisher
     from quant_platform.pipeline.units import Outcome
     from quant_platform.settings import Settings
 
@@ -35,7 +38,12 @@ err = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Symbols = Annotated[str, typer.Option(help="Comma-separated symbols; all configured ones when omitted.")]
-Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Trading date.")]
+Clock = Literal["now", "recorded"]
+Recorded = Annotated[
+    datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="Of the recording; else the newest.")
+]
+Played = Annotated[Clock, typer.Option("--clock", help="Shift the recording to now, or keep its dates.")]
+Speed = Annotated[float, typer.Option("--speed", min=0, help="Of the recorded clock; 0 is as fast as it goes.")]
 
 
 def main() -> None:
@@ -50,9 +58,12 @@ def main() -> None:
 @app.command(epilog="Example: qp demo")
 def demo() -> None:
     """Simulate a week of ticks as archive files and take it through every asset on embedded defaults."""
+    raise typer.Exit(0 if _run_demo(_settings()).filled.is_ok else 1)
+
+
+def _run_demo(settings: "Settings") -> "Demo":
     from quant_platform.defs import demo as week
 
-    settings = _settings()
     files = len(week.SYMBOLS) * week.DAYS * 2
     with _progress("Simulating the archive", files, settings.landing) as tell:
         observed: list[Platform] = []
@@ -65,15 +76,109 @@ def demo() -> None:
     done.platform.close()
     _print_week(done)
     _print_unsound(done.filled)
-    raise typer.Exit(0 if done.filled.is_ok else 1)
+    return done
 
 
-@app.command(epilog="Example: qp up (another port: QP_UI__PORT=3010 qp up)")
-def up() -> None:
-    """Serve the Dagster UI, its daemon and the report pages on 127.0.0.1 until Ctrl-C. Ports are `ui:` settings."""
-    from quant_platform.defs.serve import serve
+@app.command(epilog="Example: qp up --replay (another port: QP_UI__PORT=3010 qp up --replay)")
+def up(
+    replay: Annotated[bool, typer.Option("--replay", help="Capture a recorded market, not the real venues.")] = False,
+    day: Recorded = None,
+    clock: Played = "now",
+    speed: Speed = 1.0,
+) -> None:
+    """Serve the Dagster UI, its daemon, the collector and the report pages on 127.0.0.1 until Ctrl-C.
 
-    raise typer.Exit(serve(_settings(), say=out.print))
+    Ports are `ui:` settings. A replay on an empty lake simulates the demo's week first.
+    """
+    from quant_platform.defs import serve
+
+    settings, market = _settings(), None
+    if replay:
+        market = serve.newest_recorded(settings, day and day.date())
+        if market is None and day is None:
+            out.print("The lake is empty: the demo's week is simulated first.")
+            _run_demo(settings)
+            market = serve.newest_recorded(settings, None)
+        if market is None:
+            raise SettingsError(f"The lake holds no tape of {day and day.date()}: `qp list-data` shows what it holds.")
+        market = replace(market, clock=clock, speed=speed)
+    raise typer.Exit(serve.serve(settings, say=_plain, replay=market))
+
+
+@app.command(epilog="Example: qp collect --symbols BTCUSDT,ETHUSDT; qp collect status --json")
+def collect(
+    what: Annotated[str, typer.Argument(help="Nothing, or `status`: show what the running collectors do.")] = "",
+    symbols: Symbols = "",
+    as_json: AsJson = False,
+) -> None:
+    """Capture trades, quotes and books from the venues into the landing, until Ctrl-C.
+
+    It never waits for anything but its disk. One collector a symbol: another one says so, and waits.
+    """
+    from quant_platform.live import collector
+
+    settings = _settings()
+    if what == "status":
+        _show(collector.status(settings), as_json=as_json, nothing="No collector is running. `qp collect` starts one.")
+        return
+    if what:
+        raise SettingsError(f"`qp collect {what}` is not known: it is `qp collect`, or `qp collect status`.")
+    chosen = [settings.instrument(name.strip()) for name in symbols.split(",") if name.strip()]
+    captured = [
+        i for i in chosen or settings.instruments if i.feed in CAPTURED_FEEDS and (chosen or not i.is_simulated)
+    ]
+    with _market_keys(settings) as publisher:
+        code = collector.run(settings, [i.symbol for i in captured], publisher=publisher)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _market_keys(settings: "Settings") -> Iterator["Publisher"]:
+    """Yield what writes the market keys; without a Redis they are missing, and the capture goes on."""
+    from quant_platform.live.market_keys import Publisher
+    from quant_platform.storage.live_store import LiveStoreError, Server
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(Server(settings))
+        except LiveStoreError as error:
+            err.print(f"The market keys are not written: {error}", highlight=False)
+        publisher = Publisher(settings, ttl_s=settings.analytics.store_ttls.market)
+        stack.callback(publisher.stop)
+        yield publisher
+
+
+@app.command(epilog="Example: qp replay --date 2024-03-10 --symbols SIMBTC --clock recorded --speed 10")
+def replay(
+    day: Recorded = None,
+    symbols: Symbols = "",
+    clock: Played = "recorded",
+    speed: Speed = 1.0,
+    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 takes a free one.")] = 3002,
+    frames: Annotated[Path | None, typer.Option(help="A folder of recorded frames to play from.")] = None,
+    faults: Annotated[
+        str, typer.Option(help="How it misbehaves, such as drop=0.01,duplicate=0.01,disconnect_every_s=30.")
+    ] = "",
+) -> None:
+    """Serve a recorded date over the venue's WebSocket and REST protocol, at 127.0.0.1, until Ctrl-C."""
+    from quant_platform.feeds import replay as venue
+
+    settings = _settings()
+    names = [settings.instrument(name.strip()).symbol for name in symbols.split(",") if name.strip()]
+    raise typer.Exit(
+        venue.run(
+            settings,
+            date=day and day.date(),
+            symbols=names or [i.symbol for i in settings.instruments],
+            clock=clock,
+            speed=speed,
+            port=port,
+            faults=venue.Faults.parsed(faults),
+            frames=frames,
+            now_ns=time.time_ns,
+            say=_plain,
+        )
+    )
 
 
 @app.command(epilog="Example: qp backfill --from 2024-08-08 --to 2024-08-08 --symbols BTCUSDT,ETHUSDT")
@@ -157,16 +262,21 @@ def check(
         bool, typer.Option("--stale", help="Symbol-days whose inputs, parameters or code have changed since.")
     ] = False,
     files: Annotated[
-        bool, typer.Option("--files", help="Hash every lake file again, and rebuild the ledger from the files.")
+        bool, typer.Option("--files", help="Hash every lake file again; rebuild ledger and manifest from the files.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what is failed, blocked or red; exit code 1 when anything is."""
+    from quant_platform.feeds import binance
+    from quant_platform.storage import landing
+
     engine = _platform().engine
     if stale:
         rows = [{"table": u.table, "symbol": u.symbol, "date": u.date.isoformat()} for u in engine.stale()]
         nothing = "Every symbol-day is up to date."
     elif files:
+        for instrument in (i for i in engine.settings.instruments if i.feed in CAPTURED_FEEDS):
+            landing.repair(engine.settings.landing, instrument.feed, instrument.symbol, binance.describe)
         rows = [_fault(o) for o in engine.ledger.rebuild(engine.lake)]
         nothing = "Every file matches its content hash; the ledger has been rebuilt from the files."
     else:
@@ -254,6 +364,10 @@ def _fault(outcome: "Outcome") -> dict[str, Any]:
         "status": "red" if outcome.status.is_usable else outcome.status.value,
         "why": outcome.error or red,
     }
+
+
+def _plain(line: str) -> None:
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(rows: list[dict[str, Any]], *, as_json: bool, nothing: str) -> None:

@@ -144,6 +144,26 @@ def cascade(narrow: pl.DataFrame, width_s: int) -> pl.DataFrame:
     )
 
 
+def cascade_step(narrow: pl.DataFrame, arrived: pl.DataFrame, width_s: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Fold narrow bars as they close, or are revised, into wider ones.
+
+    Args:
+        narrow: The state: the session's narrow bars so far; none before the first.
+        arrived: Narrow bars that are new, or that stand in the place of an earlier one.
+        width_s: As for `cascade`.
+
+    Returns:
+        The next state, and the wide bars touched by this step as they now stand, as `cascade` would return them.
+    """
+    known = pl.concat([narrow, arrived]).unique(_KEY, keep="last", maintain_order=True)
+    width = f"{BarParams(width_s).width_s}s"
+    wide = arrived.select("symbol", ts_open=pl.col("ts_open").dt.truncate(width)).unique()
+    parts = known.with_columns(wide=pl.col("ts_open").dt.truncate(width)).join(
+        wide, left_on=("symbol", "wide"), right_on=_KEY, how="semi", maintain_order="left"
+    )
+    return known, cascade(parts.drop("wide"), width_s)
+
+
 def _with_revision(arrived: pl.DataFrame, watermarks: pl.DataFrame, width_ns: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Count as revisions all trades of a partial bar that had closed before its block came; and see how far they go."""
     if _is_one_tape_in_order(arrived):

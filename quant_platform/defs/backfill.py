@@ -5,7 +5,7 @@ The backfill daemon would wait half a minute.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -16,11 +16,12 @@ from filelock import FileLock, Timeout
 
 from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
-from quant_platform.defs.resources import SYMBOLS_TAG, Platform
+from quant_platform.defs.jobs import QUIET
+from quant_platform.defs.resources import CLOSED_BEFORE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.pipeline.units import Outcome
 
 _EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_LATE = timedelta(minutes=2)  # a session that ended later than this ago may still gain what is on its way
 
 
 @dataclass
@@ -62,12 +63,13 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         ASSET_PARTITION_RANGE_START_TAG: start.isoformat(),
         ASSET_PARTITION_RANGE_END_TAG: end.isoformat(),
         SYMBOLS_TAG: ",".join(symbols),
+        CLOSED_BEFORE_TAG: (datetime.now(UTC) - _LATE).isoformat(),
     }
     with dagster_instance(platform.settings) as instance:
         running = platform.settings.home / "locks" / "backfills"
         _end_killed(instance, running)
         # `execute_in_process` would put its own executor in our executor's place, and stop at the first failure.
-        run = instance.create_run_for_job(job_def=job, tags=tags, run_config=_QUIET)
+        run = instance.create_run_for_job(job_def=job, tags=tags, run_config=QUIET)
         lock = FileLock(running / f"{run.run_id}.lock")
         with lock:
             events = list(execute_run_iterator(InMemoryJob(job), run, instance))

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from quant_platform.defs import jobs, schedules
+from quant_platform.defs import jobs, schedules, sensors
 from quant_platform.defs.assets import market, marts, microstructure, reports, statistics
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import Platform
@@ -33,15 +33,16 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     overrides = dict(resource_overrides or {})
     platform: Platform = overrides.setdefault("platform", Platform())
     partitions = daily(platform.settings.partitions.start)
-    job = jobs.daily_market()
+    daily_market, near_real_time = jobs.daily_market(), jobs.near_real_time()
     return dg.Definitions(
         assets=[
             *(table_asset(spec, partitions) for spec in (*market.TABLES, *microstructure.TABLES, *statistics.TABLES)),
             marts.dbt_models(),
             reports.daily_market_report(partitions),
         ],
-        jobs=[job],
-        schedules=[schedules.daily_market(job)],
+        jobs=[daily_market, near_real_time],
+        schedules=[schedules.daily_market(daily_market)],
+        sensors=[sensors.near_real_time(near_real_time), sensors.close_dates(daily_market)],
         resources={"warehouse": marts.read_only_warehouse(platform.settings), **overrides},
         executor=_EXECUTOR,
     )

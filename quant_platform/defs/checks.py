@@ -79,6 +79,7 @@ def _coverage(day: date, outcomes: Sequence[Outcome], first_dates: dict[str, dat
         not missing,
         {
             "present": sorted(s for s, status in usable.items() if status is UnitStatus.OK),
+            "open": sorted(s for s, status in usable.items() if status is UnitStatus.OPEN),
             "absent_at_source": sorted(s for s, status in usable.items() if status is UnitStatus.ABSENT),
             "calendar_closed": sorted(s for s, status in usable.items() if status is UnitStatus.CALENDAR_CLOSED),
             "missing": missing,

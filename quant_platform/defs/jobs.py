@@ -1,7 +1,13 @@
-"""Jobs: the selections that schedules and people start."""
+"""Jobs: the selections that schedules, sensors and people start."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from quant_platform.pipeline.pending import FOLLOWING
+
+NEAR_REAL_TIME = "near_real_time"
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""Run configuration that leaves what a run says to the event log, and the terminal to what started it."""
 
 
 def daily_market() -> UnresolvedAssetJobDefinition:
@@ -10,4 +16,13 @@ def daily_market() -> UnresolvedAssetJobDefinition:
         "daily_market",
         selection=dg.AssetSelection.groups("market", "microstructure", "statistics", "staging", "marts", "reports"),
         description="Archive → lake → bars → order flow, statistics → marts → daily report, for one trading date.",
+    )
+
+
+def near_real_time() -> UnresolvedAssetJobDefinition:
+    """Return the job that steps what was captured of an open date through the tables that follow it."""
+    return dg.define_asset_job(
+        NEAR_REAL_TIME,
+        selection=dg.AssetSelection.assets(*(table.split("/") for table in FOLLOWING)),
+        description="New segments → ticks, bars and order flow of an open date, for the symbols of `qp/symbols`.",
     )

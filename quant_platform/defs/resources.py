@@ -1,6 +1,7 @@
 """What asset bodies are handed: the settings, the engine, and which symbols a run is for."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cached_property
 
 from quant_platform.pipeline.engine import Engine
@@ -8,6 +9,8 @@ from quant_platform.pipeline.units import Outcome
 from quant_platform.settings import Settings, load_settings
 
 SYMBOLS_TAG = "qp/symbols"
+DATE_TAG = "qp/date"
+CLOSED_BEFORE_TAG = "qp/closed-before"
 
 
 class Platform:
@@ -46,6 +49,11 @@ class Platform:
         if not tag:
             return [instrument.symbol for instrument in self.settings.instruments]
         return [self.settings.instrument(name.strip()).symbol for name in tag.split(",")]
+
+    def closed_before(self, run_tags: Mapping[str, str]) -> datetime | None:
+        """Return the time by which sessions must have ended for this run to close their dates; None: it closes none."""
+        tag = run_tags.get(CLOSED_BEFORE_TAG)
+        return datetime.fromisoformat(tag) if tag else None
 
     def close(self) -> None:
         """Stop the engine's pool, if it ever started."""

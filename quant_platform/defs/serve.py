@@ -10,24 +10,43 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import IO, Any
 
 from quant_platform.defs.instance import PROJECT, dagster_instance
-from quant_platform.settings import Settings
+from quant_platform.pipeline.capture import THROUGH_SEGMENT
+from quant_platform.pipeline.ledger import Ledger
+from quant_platform.pipeline.units import UnitStatus
+from quant_platform.settings import CAPTURED_FEEDS, Settings
+from quant_platform.storage import live_store
 
 HOST = "127.0.0.1"
 _SERVED = ("reports", "quarantine")
 _GRACE_S = 15
 
 
-def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
+@dataclass(frozen=True)
+class Replay:
+    """What a replayed market is played from: a recorded date, its symbols, on which clock and how fast."""
+
+    date: date
+    symbols: tuple[str, ...]
+    clock: str = "now"
+    speed: float = 1.0
+
+
+def serve(settings: Settings, *, say: Callable[[str], None], replay: Replay | None = None) -> int:
     """Run until Ctrl-C or SIGTERM, or until a child ends by itself; return the exit code.
 
     Args:
         settings: Where everything lies, and the ports.
-        say: Told, in whole sentences, what was started and why it stopped.
+        say: Told, in whole sentences, what was started and why it stopped, and what the children print.
+        replay: A recorded market to capture; None captures the venues of platform.yaml.
     """
-    for key, port in settings.ui.model_dump().items():
+    ports = {"port": settings.ui.port, "files_port": settings.ui.files_port}
+    for key, port in (ports | ({"replay_port": settings.ui.replay_port} if replay else {})).items():
         if _is_taken(port):
             say(f"Port {port} of {HOST} is taken: end what listens there, or set QP_UI__{key.upper()} to another one.")
             return 1
@@ -35,13 +54,11 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    bin_folder = Path(sys.executable).parent
-    workspace = ["-w", str(PROJECT / "workspace.yaml")]
-    commands = {
-        "webserver": [str(bin_folder / "dagster-webserver"), "-h", HOST, "-p", str(settings.ui.port), *workspace],
-        "daemon": [str(bin_folder / "dagster-daemon"), "run", *workspace],
-    }
-    with _pages(settings.home, settings.ui.files_port), _children(commands) as children:
+    with (
+        _redis(settings),
+        _pages(settings.home, settings.ui.files_port),
+        _children(_commands(settings, replay), _venues(settings, replay), say) as children,
+    ):
         say(
             f"The UI is at http://{HOST}:{settings.ui.port}, the reports are at {settings.ui.files_url}/reports/. "
             "Ctrl-C stops all."
@@ -55,6 +72,55 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     return 0
 
 
+def newest_recorded(settings: Settings, day: date | None) -> Replay | None:
+    """Return the market of a date, or of the newest one whose tape is whole; None where there is none.
+
+    A replayed market is captured under its own date or today's: such dates are only played again when asked for.
+    """
+    ledger = Ledger(settings.ledger)
+    held = [o for o in ledger.outcomes("market/trades", start=day, end=day) if o.status is UnitStatus.OK and o.rows]
+    recorded = [o for o in held if day or THROUGH_SEGMENT not in o.facts]
+    if not recorded:
+        return None
+    newest = max(o.unit.date for o in recorded)
+    return Replay(newest, tuple(sorted(o.unit.symbol for o in recorded if o.unit.date == newest)))
+
+
+def _commands(settings: Settings, replay: Replay | None) -> dict[str, list[str]]:
+    bin_folder = Path(sys.executable).parent
+    workspace = ["-w", str(PROJECT / "workspace.yaml")]
+    commands = {
+        "webserver": [str(bin_folder / "dagster-webserver"), "-h", HOST, "-p", str(settings.ui.port), *workspace],
+        "daemon": [str(bin_folder / "dagster-daemon"), "run", *workspace],
+    }
+    qp = str(bin_folder / "qp")
+    if replay is None:
+        symbols = [i.symbol for i in settings.instruments if i.feed in CAPTURED_FEEDS and not i.is_simulated]
+        return commands | ({"collector": [qp, "collect", "--symbols", ",".join(symbols)]} if symbols else {})
+    names = ["--symbols", ",".join(replay.symbols)]
+    what = ["--date", replay.date.isoformat(), "--clock", replay.clock, "--speed", str(replay.speed)]
+    return {
+        "replay": [qp, "replay", *names, *what, "--port", str(settings.ui.replay_port)],
+        "collector": [qp, "collect", *names],
+        **commands,
+    }
+
+
+def _venues(settings: Settings, replay: Replay | None) -> dict[str, str]:
+    """Return the environment in which the children find the venues: at the replay, where there is one."""
+    if replay is None:
+        return {}
+    return {
+        f"QP_FEEDS__{feed.upper()}__{kind.upper()}_URL": f"{scheme}://{HOST}:{settings.ui.replay_port}/{path}"
+        for feed, path in (("binance_usdm", "usdm"), ("binance_spot", "spot"))
+        for kind, scheme in (("ws", "ws"), ("rest", "http"))
+    }
+
+
+def _redis(settings: Settings) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if settings.redis_url else live_store.Server(settings)
+
+
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,12 +132,22 @@ def _is_taken(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _children(commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Start each command in a process group of its own, and end the whole groups on the way out."""
+def _children(
+    commands: dict[str, list[str]], environment: dict[str, str], say: Callable[[str], None]
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Start each command in a process group of its own, pass on what it prints, and end the groups on the way out."""
     children: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, command in commands.items():
-            children[name] = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+            children[name] = subprocess.Popen(
+                command,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+            )
+            threading.Thread(target=_pass_on, args=(name, children[name].stdout, say), daemon=True).start()
         yield children
     finally:
         # The leaders end their own code servers when asked kindly; what is left of a group then is killed.
@@ -85,6 +161,11 @@ def _children(commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.P
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+def _pass_on(name: str, lines: IO[bytes], say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(f"{name:>9} | {line.decode(errors='replace').rstrip()}")
 
 
 @contextlib.contextmanager

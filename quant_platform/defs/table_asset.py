@@ -11,6 +11,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from quant_platform.contracts._schema import column_docs, contract_of
 from quant_platform.defs import checks
+from quant_platform.defs.jobs import NEAR_REAL_TIME
 from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.plots import Plot
 from quant_platform.defs.resources import Platform
@@ -81,6 +82,7 @@ def table_asset(spec: TableAsset, partitions: dg.DailyPartitionsDefinition) -> d
             platform.symbols(context.run.tags),
             dates,
             is_forced=platform.is_forced,
+            closed_before=platform.closed_before(context.run.tags),
             on_outcome=_progress(context, platform),
         )
         yield from reported(context, platform, spec, dates, outcomes)
@@ -104,8 +106,9 @@ def reported(
     on_disk, first_dates = _ledger_view(platform, spec.table, dates)
     unsound = [outcome for outcome in outcomes if not outcome.status.is_usable]
     unsound_dates = {outcome.unit.date for outcome in unsound}
+    is_brief = context.job_name == NEAR_REAL_TIME
     metadata = {
-        day: _metadata(platform, spec, day, on_disk[day], has_plot=day in dates[-_PLOTTED_DATES:])
+        day: _metadata(platform, spec, day, on_disk[day], is_brief=is_brief, has_plot=day in dates[-_PLOTTED_DATES:])
         for day in dates
         if day not in unsound_dates
     }
@@ -154,23 +157,25 @@ def _ledger_view(
 
 
 def _metadata(
-    platform: Platform, spec: TableAsset, day: date, outcomes: Sequence[Outcome], *, has_plot: bool
+    platform: Platform, spec: TableAsset, day: date, outcomes: Sequence[Outcome], *, is_brief: bool, has_plot: bool
 ) -> dict[str, Any]:
-    lake = platform.engine.lake
-    present = [o for o in outcomes if o.status is UnitStatus.OK]
-    first, last = _time_range(platform, spec.table, day)
+    """Describe the whole partition; briefly where a run comes every minute, and files are many."""
+    present = [o for o in outcomes if o.status in {UnitStatus.OK, UnitStatus.OPEN}]
     metadata: dict[str, Any] = {
         "dagster/row_count": sum(o.rows for o in outcomes),
         "bytes": sum(o.bytes for o in outcomes),
         "seconds": round(sum(o.seconds for o in outcomes), 3),
         "symbols": ", ".join(o.unit.symbol for o in present) or "none",
-        "time_range": f"{first} to {last}" if first else "no rows",
         "quarantined_rows": sum(o.quarantined for o in outcomes),
     }
+    if is_brief:
+        return metadata
+    first, last = _time_range(platform, spec.table, day)
+    metadata["time_range"] = f"{first} to {last}" if first else "no rows"
     if absent := [o.unit.symbol for o in outcomes if o.status is UnitStatus.ABSENT]:
         metadata["absent_at_source"] = ", ".join(absent)
     if spec.plot and has_plot:
-        metadata["plot"] = dg.MetadataValue.md(spec.plot(lake, spec.table, day))
+        metadata["plot"] = dg.MetadataValue.md(spec.plot(platform.engine.lake, spec.table, day))
     return metadata
 
 

@@ -1,12 +1,12 @@
-"""Recorded WebSocket frames of Binance to trades, quotes and books.
+"""Frames of Binance, recorded or just captured, to trades, quotes, books and gaps: a resumable fold over lines.
 
-A file is what one connection brought, a line a message: `<local receive time, ns> <JSON>`. The JSON is the combined
-stream's envelope (`{"stream": …, "data": …}`), or the answer to a REST depth snapshot as it stands. Files are named
-`[usdm_]btcusdt_20240808[.part1][.jsonl][.gz]`, by the local clock's date; parts follow each other.
+A recorded file is what one connection brought, a line a message, as `_frame_messages` tells. Files are named
+`[usdm_]btcusdt_20240808[.part1][.jsonl][.gz]`, by the local clock's date; parts follow each other. What the collector
+lands has the same lines.
 
-A date is UTC by the venue's clock. The local clock may be off by seconds, so the ends of the neighbouring dates' files
-are looked into as well. A recording has its snapshot at the beginning: where a date's own files start without one, the
-book goes on from the date before.
+A recorded date is UTC by the venue's clock. The local clock may be off by seconds, so the ends of the neighbouring
+dates' files are looked into as well. A recording has its snapshot at the beginning: where a date's own files start
+without one, the book goes on from the date before.
 `ts_recv` stays what the local clock said, also where that is before `ts_event`.
 """
 
@@ -15,15 +15,27 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from quant_platform.calculators import local_order_book
-from quant_platform.contracts._schema import INSTANT, Contract, split
-from quant_platform.contracts.enums import Tape
-from quant_platform.contracts.market import Book, Quote, Trade
+from quant_platform.contracts._schema import INSTANT, Contract, contract_of, empty, polars_schema, split
+from quant_platform.contracts.enums import GapStatus, Tape
+from quant_platform.contracts.market import Book, Gap, Quote, Trade
+from quant_platform.feeds._frame_messages import (
+    BROKEN,
+    PLACE,
+    Clock,
+    dated,
+    decoded,
+    framed,
+    is_snapshot,
+)
+from quant_platform.feeds._id_ranges import NOTHING, Array, claimed, greatest
 from quant_platform.feeds.recorded import Parsed, RecordedError, Recording, Wanted, files_in
 from quant_platform.feeds.sheet import QUARANTINE, line_text
 
@@ -31,42 +43,101 @@ _PREFIXES = {"binance_usdm": "usdm", "binance_spot": "spot", "binance_coinm": "c
 _CHUNK_BYTES = 8 << 20
 _DAY_NS = 86_400_000_000_000
 _MARGIN_NS = 60_000_000_000
-_MICROSECONDS_FROM = 10**14  # as ms this is the year 5138, as us it is 1973
-_MEDIAN_OF = 1_001
-_EVENTS_PER_STEP = 100_000
 _LINES_PER_FILE = 1 << 40
-_PLACE = "place"  # number of the file times the above, plus the line: the order of arrival
-
-_INT, _TEXT, _LEVELS = pl.Int64(), pl.String(), pl.List(pl.List(pl.String))
-_SNAPSHOT = "snapshot"
-_BODIES: dict[str, dict[str, pl.DataType]] = {
-    "trade": {"T": _INT, "E": _INT, "t": _INT, "p": _TEXT, "q": _TEXT, "m": pl.Boolean()},
-    "bookTicker": {"T": _INT, "E": _INT, "u": _INT, "b": _TEXT, "B": _TEXT, "a": _TEXT, "A": _TEXT},
-    "depth": {"T": _INT, "E": _INT, "U": _INT, "u": _INT, "pu": _INT, "b": _LEVELS, "a": _LEVELS},
-    _SNAPSHOT: {"T": _INT, "E": _INT, "lastUpdateId": _INT, "bids": _LEVELS, "asks": _LEVELS},
-}
-_KINDS = {Trade.table: ("trade",), Quote.table: ("bookTicker",), Book.table: ("depth", _SNAPSHOT)}
+_ORIGIN = (PLACE, "text")
+_NAMED = (*_ORIGIN, "ts_event", "ts_recv", "symbol", "venue")
 
 
-@dataclass
-class _Found:
-    """What was read so far: messages, the clocks of all that have a time, and lines that break a rule."""
+@dataclass(frozen=True)
+class State:
+    """What the fold over one symbol's lines remembers for one table.
 
-    messages: list[pl.DataFrame] = field(default_factory=list)
-    clocks: list[pl.DataFrame] = field(default_factory=list)
-    broken: list[pl.DataFrame] = field(default_factory=list)
+    Attributes:
+        clock: How the venue's clock stands to ours, and what waits until that is known.
+        latest: The greatest time that was estimated, UTC ns.
+        captured: The ids of the trades so far, as ranges that neither overlap nor touch: (first, last), sorted.
+        sequence: The greatest update id of the quotes so far.
+        book: The local order book.
+    """
 
-    def add(self, frames: pl.DataFrame, table: str) -> None:
-        for kind in _KINDS[table]:
-            self.messages.append(_decoded(frames.filter(pl.col("kind") == kind), kind, self))
+    clock: Clock = field(default_factory=Clock)
+    latest: int | None = None
+    captured: Array = field(default_factory=NOTHING.copy)
+    sequence: int = -1
+    book: local_order_book.State = field(default_factory=local_order_book.initial)
 
-    def has_snapshot_first(self) -> bool:
-        """Whether the first of the messages so far is a snapshot."""
-        first = min((part for part in self.messages if part.height), key=lambda part: part[_PLACE][0], default=None)
-        return first is not None and first["kind"][0] == _SNAPSHOT
 
-    def note(self, rows: pl.DataFrame, rule: str | pl.Expr) -> None:
-        self.broken.append(rows.select(_PLACE, rule=pl.lit(rule) if isinstance(rule, str) else rule))
+@dataclass(frozen=True)
+class Rows:
+    """What a step gives.
+
+    Attributes:
+        rows: The table's contract, of all dates, sorted as it says.
+        broken: Lines that broke a rule: `place text rule`, by place. One that had waited is of an earlier step.
+        out_of_order: How many trades came after one with a greater id.
+    """
+
+    rows: pl.DataFrame
+    broken: pl.DataFrame
+    out_of_order: int = 0
+
+
+def initial() -> State:
+    """Return the state before the first line."""
+    return State()
+
+
+def step(state: State, lines: pl.DataFrame, wanted: Wanted) -> tuple[State, Rows]:
+    """Fold lines into the rows of one table of one symbol. Cutting the lines anywhere changes nothing.
+
+    A trade is there once by its ids, whether it was streamed or refilled: one whose ids are captured already is a
+    duplicate, and an aggregate of which some ids are captured is cut to the others, a row for each range of them, and
+    its size is not known any more. A quote is there once by its update id, which only rises.
+
+    Quotes and snapshots of the spot market carry no time: theirs is `ts_recv` plus the running median of the venue's
+    time minus `ts_recv` over the timed messages so far, never falling, with `is_ts_event_assumed`. Those before the
+    first timed message wait for it. A book starts at its first snapshot; where the sequence broke there is a row
+    without levels, and no other until the next snapshot.
+
+    Args:
+        state: What `initial` or the previous `step` returned for this table and symbol.
+        lines: `place` (Int64, increasing over all steps: the order of arrival) and `text`, as `lines_of` returns.
+        wanted: The table (`market/trades`, `market/quotes`, `market/book` or `market/gaps`), the symbol and the venue.
+            Its date does not matter.
+    """
+    clock, frames, strangers = framed(state.clock, lines, wanted)
+    messages, misshapen = decoded(frames, wanted.table)
+    messages, latest = dated(messages, state.latest)
+    state, found = _folded(replace(state, clock=clock, latest=latest), messages, wanted)
+    return state, replace(found, broken=pl.concat([strangers, misshapen, found.broken]).sort(PLACE))
+
+
+def lines_of(path: Path, first_place: int = 0) -> Iterator[pl.DataFrame]:
+    """Yield the lines of a file in chunks of bounded size: `place` (`first_place` + the line, from 1 on) and `text`.
+
+    Args:
+        path: A segment of the landing or a recorded file, plain or `.gz`; the last line may lack its newline.
+        first_place: What to add to the lines' numbers.
+
+    Raises:
+        RecordedError: The file cannot be read.
+    """
+    place, rest = first_place + 1, b""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            while content := file.read(_CHUNK_BYTES):
+                whole, newline, rest = (rest + content).rpartition(b"\n")
+                if newline:
+                    lines = _lines(whole + newline, place)
+                    yield lines
+                    place += lines.height
+    except (OSError, EOFError, zlib.error) as error:
+        saved = f" What is left of one that was cut off can be saved with `zcat {path.name} > {path.stem}`."
+        raise RecordedError(
+            f"{path} cannot be read: {error}. Nothing was loaded. Copy it anew.{saved * (path.suffix == '.gz')}"
+        ) from error
+    if rest:
+        yield _lines(rest + b"\n", place)
 
 
 def find(folder: Path, wanted: Wanted) -> Recording | None:
@@ -87,11 +158,7 @@ def find(folder: Path, wanted: Wanted) -> Recording | None:
 
 
 def read_day(recording: Recording, wanted: Wanted) -> Parsed:
-    """Return one table of a symbol-day.
-
-    Quotes of the spot market carry no time: theirs is `ts_recv` plus the running median of the venue's time minus
-    `ts_recv` over the connection's timed messages, never falling, with `is_ts_event_assumed`. A book starts at its
-    first snapshot; where the sequence broke there is a row without levels, and no other until the next snapshot.
+    """Return one table of a symbol-day: the fold over its files, cut to the date.
 
     Args:
         recording: What `find` returned.
@@ -100,216 +167,198 @@ def read_day(recording: Recording, wanted: Wanted) -> Parsed:
     Raises:
         RecordedError: A file cannot be read: then nothing of the day is used.
     """
-    found, table = _Found(), wanted.table
     start = (wanted.date - dt.date(1970, 1, 1)).days * _DAY_NS
     end = start + _DAY_NS
     earliest, latest = start - _MARGIN_NS, end + _MARGIN_NS
-    places = {path: number * _LINES_PER_FILE for number, path in enumerate(recording.files)}
-    for path in recording.own:
-        for lines in _chunks(path):
-            found.add(_frames(lines, places[path], wanted, found), table)
-    if table == Book.table and not found.has_snapshot_first():
+    if wanted.table == Book.table and not _begins_with_snapshot(recording.own, wanted):
         earliest -= _DAY_NS
-    for path in (*recording.before, *recording.after):
-        for lines in _chunks(path):
-            frames = _frames(lines, places[path], wanted, found)
-            found.add(frames.filter(pl.col("ts_recv").is_between(earliest, latest)), table)
-            if frames.height and frames["ts_recv"][-1] > latest:
-                break
-    messages = _dated(found, wanted)
     is_near = pl.col("ns").is_between(earliest, latest).fill_null(value=True)
-    found.note(messages.filter(~is_near), "ts_event|outside_date")
-    named = messages.filter(is_near).with_columns(
+    is_of_the_date = _between("ns", start, end).fill_null(value=True)
+    state, out_of_order, prints = initial(), 0, 0
+    rows, broken = [empty(contract_of(wanted.table))], [BROKEN.to_frame()]
+    for frames, strangers in _day_frames(recording, wanted, earliest, latest):
+        messages, misshapen = decoded(frames, wanted.table)
+        messages, latest_estimate = dated(messages, state.latest)
+        strays = messages.filter(~is_near).select(PLACE, "text", rule=pl.lit("ts_event|outside_date"))
+        messages = messages.filter(is_near if wanted.table == Book.table else is_of_the_date)
+        state, found = _folded(replace(state, latest=latest_estimate), messages, wanted)
+        rows.append(found.rows)
+        broken += [strangers, misshapen, strays, found.broken]
+        out_of_order += found.out_of_order
+        prints += messages["t"].count() if wanted.table == Trade.table else 0
+    facts = {}
+    if wanted.table == Book.table:
+        breaks = local_order_book.gaps(state.book).filter(_between("ts_end", start, end))
+        facts = {"sequence_breaks": str(breaks.height)}
+        rows = [part.filter(_between("ts_event", start, end)) for part in rows]
+    day = pl.concat(rows).sort(contract_of(wanted.table).sorted_by, maintain_order=True)
+    if wanted.table == Trade.table:
+        tape = Tape.AGG_TRADES if day.height and not prints else Tape.TRADES
+        facts = {"out_of_order": str(out_of_order), "tape": tape.value}
+    return Parsed(rows=day, quarantined=_quarantine(recording, pl.concat(broken)), facts=facts)
+
+
+def _day_frames(
+    recording: Recording, wanted: Wanted, earliest: int, latest: int
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Yield what `framed` finds in a date's files, and in the others near it in time; last what still waits."""
+    clock = Clock()
+    own = [number for number, path in enumerate(recording.files) if path in recording.own]
+    is_own = (pl.col(PLACE) // _LINES_PER_FILE).is_between(own[0], own[-1])
+    is_near = is_own | pl.col("ts_recv").is_between(earliest, latest)
+    for number, path in enumerate(recording.files):
+        for lines in lines_of(path, number * _LINES_PER_FILE):
+            clock, frames, broken = framed(clock, lines, wanted)
+            yield frames.filter(is_near), broken
+            if number > own[-1] and frames.height and frames["ts_recv"][-1] > latest:
+                break
+    yield clock.given_up().filter(is_near), BROKEN.to_frame()
+
+
+def _begins_with_snapshot(paths: tuple[Path, ...], wanted: Wanted) -> bool:
+    untimed = replace(wanted, venue="")
+    chunks = (framed(Clock(), lines, untimed)[1] for path in paths for lines in lines_of(path))
+    first = next((frames for frames in chunks if frames.height), None)
+    return first is not None and is_snapshot(first)
+
+
+def _lines(content: bytes, place: int) -> pl.DataFrame:
+    """Return whole lines with their places: as Arrow reads them, a quarter of the time of a list of texts."""
+    text = line_text(content).encode()
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
+    offsets = pa.py_buffer(np.append(0, ends))
+    lines = pl.Series("text", pa.LargeStringArray.from_buffers(len(ends), offsets, pa.py_buffer(text)))
+    return pl.DataFrame({PLACE: np.arange(place, place + len(ends)), "text": lines.str.strip_suffix("\n")})
+
+
+def _folded(state: State, messages: pl.DataFrame, wanted: Wanted) -> tuple[State, Rows]:
+    named = messages.with_columns(
         ts_event=pl.col("ns").cast(INSTANT),
         ts_recv=pl.col("ts_recv").cast(INSTANT),
         symbol=pl.lit(wanted.symbol),
         venue=pl.lit(wanted.venue),
     )
-    if table == Book.table:
-        rows, facts = _books(named, found, start, end)
-    else:
-        rows, facts = _rows(named.filter(_between("ns", start, end).fill_null(value=True)), table, found)
-    return Parsed(rows=rows, quarantined=_quarantine(recording, found), facts=facts)
+    fold = {Trade.table: _trades, Quote.table: _quotes, Book.table: _books, Gap.table: _gaps}[wanted.table]
+    state, found = fold(state, named)
+    contract = contract_of(wanted.table)
+    rows = found.rows.select(polars_schema(contract).names()).sort(contract.sorted_by, maintain_order=True)
+    return state, replace(found, rows=rows)
 
 
-def _chunks(path: Path) -> Iterator[pl.DataFrame]:
-    """Yield a file's lines with their numbers, some at a time; no lines first, so that there is always a frame."""
-    number, rest = 1, b""
-    yield pl.DataFrame(schema={_PLACE: _INT, "text": _TEXT})
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            while content := file.read(_CHUNK_BYTES):
-                whole, newline, rest = (rest + content).rpartition(b"\n")
-                if newline:
-                    lines = line_text(whole).split("\n")
-                    yield pl.DataFrame({_PLACE: range(number, number + len(lines)), "text": lines})
-                    number += len(lines)
-    except (OSError, EOFError, zlib.error) as error:
-        raise RecordedError(
-            f"{path} cannot be read: {error}. Nothing was loaded. Copy it anew; what is left of a recording "
-            f"that was cut off can be saved with `zcat {path.name} > {path.stem}`."
-        ) from error
-    if rest:
-        yield pl.DataFrame({_PLACE: [number], "text": [line_text(rest)]})
-
-
-def _frames(lines: pl.DataFrame, first_place: int, wanted: Wanted, found: _Found) -> pl.DataFrame:
-    """Return `place ts_recv kind body`, noting the clocks and the lines that are no frames."""
-    stream = rf'^\{{\s*"stream"\s*:\s*"{re.escape(wanted.venue_symbol.lower())}@([A-Za-z0-9]+)'
-    body = pl.col("body")
-    kind = pl.when(body.str.contains(r'^\{\s*"lastUpdateId"')).then(pl.lit(_SNAPSHOT))
-    frames = lines.select(
-        pl.col(_PLACE) + first_place,
-        ts_recv=pl.col("text").str.extract(r"^(\d{16,19}) \{").cast(_INT),
-        body=pl.col("text").str.splitn(" ", 2).struct[1],
-    ).with_columns(kind=kind.otherwise(body.str.head(120).str.extract(stream)))
-    is_frame = pl.col("ts_recv").is_not_null() & pl.col("kind").is_not_null()
-    found.note(
-        frames.filter(~is_frame),
-        pl.when(pl.col("ts_recv").is_null()).then(pl.lit("frame|format")).otherwise(pl.lit("frame|stream")),
-    )
-    frames = frames.filter(is_frame)
-    if wanted.venue == "binance_spot":
-        event_time = body.str.head(200).str.extract(r'"E"\s*:\s*(\d+)').cast(_INT)
-        found.clocks.append(frames.select(_PLACE, ahead=_ns(event_time) - pl.col("ts_recv")).drop_nulls())
-    return frames
-
-
-def _decoded(frames: pl.DataFrame, kind: str, found: _Found) -> pl.DataFrame:
-    """Return messages of one kind as columns, `ns` being the venue's time; noting those that are not of its shape."""
-    body = _json(frames["body"], kind)
-    found.note(frames.filter(body.is_null()), "frame|json")
-    fields = body.struct.unnest() if kind == _SNAPSHOT else body.struct.field("data").struct.unnest()
-    messages = frames.select(_PLACE, "ts_recv").hstack(fields).filter(body.is_not_null())
-    messages = messages.select(pl.all().exclude("T", "E"), ns=_ns(pl.coalesce("T", "E")))
-    if kind in {"trade", "bookTicker"}:
-        return messages
-    bids, asks = ("bids", "asks") if kind == _SNAPSHOT else ("b", "a")
-    return messages.select(
-        _PLACE,
-        "ts_recv",
-        "ns",
-        kind=pl.lit(_SNAPSHOT if kind == _SNAPSHOT else "diff"),
-        first_id=pl.lit(None, _INT) if kind == _SNAPSHOT else pl.col("U"),
-        final_id=pl.col("lastUpdateId" if kind == _SNAPSHOT else "u"),
-        previous_id=pl.lit(None, _INT) if kind == _SNAPSHOT else pl.col("pu"),
-        **{
-            f"{side}_{name}": pl.col(levels).list.eval(
-                pl.element().list.get(i, null_on_oob=True).cast(pl.Float64, strict=False)
-            )
-            for side, levels in (("bid", bids), ("ask", asks))
-            for i, name in enumerate(("prices", "sizes"))
-        },
-    )
-
-
-def _json(texts: pl.Series, kind: str) -> pl.Series:
-    """Return the texts decoded, null where one is not of its kind's shape."""
-    fields = pl.Struct(_BODIES[kind])
-    dtype = fields if kind == _SNAPSHOT else pl.Struct({"data": fields})
-    try:
-        values = texts.str.json_decode(dtype)
-        if values.len() == texts.len():
-            return values
-    except pl.exceptions.ComputeError:
-        pass
-    if texts.len() == 1:
-        return pl.Series(texts.name, [None], dtype=dtype)
-    half = texts.len() // 2
-    return pl.concat([_json(texts[:half], kind), _json(texts[half:], kind)])
-
-
-def _ns(time: pl.Expr) -> pl.Expr:
-    return time * pl.when(time < _MICROSECONDS_FROM).then(1_000_000).otherwise(1_000)
-
-
-def _dated(found: _Found, wanted: Wanted) -> pl.DataFrame:
-    """Return the messages in the order of arrival, each with a time; `is_assumed` where it is an estimate."""
-    messages = pl.concat(found.messages).sort(_PLACE).with_columns(is_assumed=pl.col("ns").is_null())
-    if wanted.venue != "binance_spot":
-        return messages
-    median = pl.col("ahead").rolling_median(_MEDIAN_OF, min_samples=1).round().cast(_INT)
-    clocks = pl.concat(found.clocks).sort(_PLACE).select(_PLACE, ahead=median)
-    ahead = pl.col("ahead").fill_null(strategy="backward")
-    estimate = (pl.col("ts_recv") + ahead).cum_max()
-    return (
-        messages.join_asof(clocks, on=_PLACE)
-        .with_columns(ns=pl.when("is_assumed").then(estimate).otherwise("ns"))
-        .drop("ahead")
-    )
-
-
-def _rows(messages: pl.DataFrame, table: str, found: _Found) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Return the contract's rows of trades or quotes, in its order; of those that share an id the first to arrive."""
-    contract: type[Contract]
-    if table == Trade.table:
-        contract, ident = Trade, "trade_id"
-        figures = {"price": "p", "size": "q"}
-        own = {
-            "trade_id": pl.col("t"),
-            "first_trade_id": pl.col("t"),
-            "last_trade_id": pl.col("t"),
-            # The maker bought, so a seller crossed the spread.
-            "aggressor": 1 - 2 * pl.col("m").cast(pl.Int8),
-        }
-    else:
-        contract, ident = Quote, "sequence"
-        figures = {"bid_price": "b", "bid_size": "B", "ask_price": "a", "ask_size": "A"}
-        own = {"sequence": pl.col("u"), "is_ts_event_assumed": pl.col("is_assumed")}
+def _trades(state: State, messages: pl.DataFrame) -> tuple[State, Rows]:
+    ident = pl.coalesce("t", "f")
     rows = messages.select(
-        "ts_event",
-        "ts_recv",
-        "symbol",
-        "venue",
-        _PLACE,
-        **{name: pl.col(letter).cast(pl.Float64, strict=False) for name, letter in figures.items()},
-        **own,
+        *_NAMED,
+        trade_id=ident,
+        first_trade_id=ident,
+        last_trade_id=pl.coalesce("t", "l"),
+        price=_number("p"),
+        size=_number("q"),
+        # The maker bought, so a seller crossed the spread.
+        aggressor=1 - 2 * pl.col("m").cast(pl.Int8),
     )
-    is_first = rows[ident].is_first_distinct() | rows[ident].is_null()
-    found.note(rows.filter(~is_first), f"{ident}|duplicate")
-    out_of_order = int((rows[ident].diff() < 0).sum())
-    good, bad = split(contract, rows.filter(is_first), keep=(_PLACE,))
-    found.note(bad, pl.col("rule"))
-    facts = {"out_of_order": str(out_of_order)} | ({"tape": Tape.TRADES.value} if contract is Trade else {})
-    return good.sort(contract.sorted_by, maintain_order=True), facts
+    rows, broken = _keeping(Trade, rows)
+    # Only an aggregate that was cut may lack its size.
+    sizeless = rows.filter(pl.col("size").is_null())
+    rows = rows.filter(pl.col("size").is_not_null()) if sizeless.height else rows
+    first, last = (rows[name].to_numpy() for name in ("first_trade_id", "last_trade_id"))
+    claim = claimed(state.captured, first, last)
+    is_new = np.zeros(rows.height, bool)
+    is_new[claim.rows] = True
+    before = np.maximum.accumulate(np.append(greatest(state.captured), claim.first))[:-1]
+    is_whole = pl.Series((claim.first == first[claim.rows]) & (claim.last == last[claim.rows]))
+    good = rows[claim.rows].with_columns(
+        trade_id=claim.first,
+        first_trade_id=claim.first,
+        last_trade_id=claim.last,
+        size=pl.when(is_whole).then("size"),
+    )
+    return replace(state, captured=claim.captured), Rows(
+        good,
+        pl.concat([broken, _noted(sizeless, "size|nullability"), _noted(rows.filter(~is_new), "trade_id|duplicate")]),
+        int((claim.first < before).sum()),
+    )
 
 
-def _books(events: pl.DataFrame, found: _Found, start: int, end: int) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Return the books of [start, end) that snapshots and diffs lead to."""
+def _quotes(state: State, messages: pl.DataFrame) -> tuple[State, Rows]:
+    rows, broken = _keeping(
+        Quote,
+        messages.select(
+            *_NAMED,
+            sequence="u",
+            is_ts_event_assumed="is_assumed",
+            **{
+                name: _number(letter)
+                for name, letter in {"bid_price": "b", "bid_size": "B", "ask_price": "a", "ask_size": "A"}.items()
+            },
+        ),
+    )
+    reached = rows["sequence"].to_numpy()
+    before = np.maximum.accumulate(np.append(state.sequence, reached))
+    is_new = reached > before[:-1]
+    duplicates = _noted(rows.filter(~is_new), "sequence|duplicate")
+    return replace(state, sequence=int(before[-1])), Rows(rows.filter(is_new), pl.concat([broken, duplicates]))
+
+
+def _books(state: State, messages: pl.DataFrame) -> tuple[State, Rows]:
     prices, sizes = pl.col("bid_prices", "ask_prices"), pl.col("bid_sizes", "ask_sizes")
     number = pl.element().is_finite()
     is_whole = pl.all_horizontal(
         pl.col("ts_event", "final_id").is_not_null(),
-        pl.col("first_id").is_not_null() | (pl.col("kind") == _SNAPSHOT),
+        pl.col("first_id").is_not_null() | (pl.col("kind") == "snapshot"),
         prices.list.eval((number & (pl.element() > 0)).fill_null(value=False)).list.all(),
         sizes.list.eval((number & (pl.element() >= 0)).fill_null(value=False)).list.all(),
     ).fill_null(value=False)
-    found.note(events.filter(~is_whole), "frame|levels")
-    events = events.filter(is_whole).select(local_order_book.EVENTS.names())
-    state, rows = local_order_book.step(local_order_book.initial(), events.clear())
-    books = [rows]
-    for part in events.iter_slices(_EVENTS_PER_STEP):
-        state, rows = local_order_book.step(state, part)
-        books.append(rows)
-    breaks = local_order_book.gaps(state).filter(_between("ts_end", start, end))
-    return pl.concat(books).filter(_between("ts_event", start, end)), {"sequence_breaks": str(breaks.height)}
+    events = messages.filter(is_whole).select(local_order_book.EVENTS.names())
+    book, rows = local_order_book.step(state.book, events)
+    return replace(state, book=book), Rows(rows, _noted(messages.filter(~is_whole), "frame|levels"))
+
+
+def _gaps(state: State, messages: pl.DataFrame) -> tuple[State, Rows]:
+    is_filled = pl.col("filled_by").is_not_null()
+    rows, broken = _keeping(
+        Gap,
+        messages.select(
+            *_ORIGIN,
+            "symbol",
+            "first_id",
+            "last_id",
+            "filled_by",
+            pl.col("ts_start", "ts_end").cast(INSTANT),
+            missing=pl.col("last_id") - pl.col("first_id") + 1,
+            status=pl.when(is_filled).then(pl.lit(GapStatus.FILLED.value)).otherwise(pl.lit(GapStatus.OPEN.value)),
+            ts_known="ts_recv",
+        ),
+    )
+    return state, Rows(rows, broken)
+
+
+def _keeping(contract: type[Contract], rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows that keep the contract, with their origin, and the lines of the others."""
+    _, bad = split(contract, rows, keep=_ORIGIN)
+    kept = rows.join(bad, on=PLACE, how="anti", maintain_order="left") if bad.height else rows
+    return kept, _noted(bad, pl.col("rule"))
+
+
+def _noted(rows: pl.DataFrame, rule: str | pl.Expr) -> pl.DataFrame:
+    return rows.select(*_ORIGIN, rule=pl.lit(rule) if isinstance(rule, str) else rule)
+
+
+def _number(letter: str) -> pl.Expr:
+    return pl.col(letter).cast(pl.Float64, strict=False)
 
 
 def _between(column: str, start: int, end: int) -> pl.Expr:
     return pl.col(column).to_physical().is_between(start, end, closed="left")
 
 
-def _quarantine(recording: Recording, found: _Found) -> pl.DataFrame:
+def _quarantine(recording: Recording, broken: pl.DataFrame) -> pl.DataFrame:
     """Return the lines of the date's own files that broke a rule; a neighbour's are reported on its own date."""
-    broken = pl.concat(found.broken).sort(_PLACE)
-    quarantined = [QUARANTINE.to_frame()]
-    for number, path in enumerate(recording.files):
-        lines = broken.filter(pl.col(_PLACE) // _LINES_PER_FILE == number).with_columns(
-            pl.col(_PLACE) % _LINES_PER_FILE
-        )
-        if path in recording.own and lines.height:
-            texts = pl.concat(lines.join(chunk, on=_PLACE, maintain_order="left") for chunk in _chunks(path))
-            quarantined.append(
-                texts.select("rule", source_file=pl.lit(path.name), source_line=pl.col(_PLACE), raw=pl.col("text"))
-            )
-    return pl.concat(quarantined)
+    own = [(number, path.name) for number, path in enumerate(recording.files) if path in recording.own]
+    names = pl.DataFrame(own, schema={"file": pl.Int64, "source_file": pl.String}, orient="row")
+    return (
+        broken.sort(PLACE)
+        .with_columns(file=pl.col(PLACE) // _LINES_PER_FILE, source_line=pl.col(PLACE) % _LINES_PER_FILE)
+        .join(names, on="file", maintain_order="left")
+        .select(pl.col("text").alias(name) if name == "raw" else name for name in QUARANTINE)
+    )

@@ -22,23 +22,26 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
-from typing import Self
+from datetime import datetime
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
 from quant_platform.contracts._schema import contract_of, empty
+from quant_platform.pipeline import open_date
+from quant_platform.pipeline.capture import THROUGH_SEGMENT
 from quant_platform.pipeline.ledger import Ledger, checks_json
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import (
     Built,
-    CheckResult,
     Outcome,
     Recipe,
     Source,
     Unit,
     UnitStatus,
     Work,
+    contract_check,
     outcome_on_disk,
     usable_hash,
 )
@@ -66,6 +69,7 @@ class Engine:
         self.lake = Lake(settings.lake_uri, assumed_latency_ms=settings.assumed_latency_ms)
         self.ledger = Ledger(settings.ledger)
         self._pool: Executor | None = None
+        self._thread: Executor | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -81,9 +85,10 @@ class Engine:
 
     def close(self) -> None:
         """Stop the pool; units not yet started are dropped, and are due again in the next run."""
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        for pool in (self._pool, self._thread):
+            if pool:
+                pool.shutdown(cancel_futures=True)
+        self._pool = self._thread = None
 
     def run(
         self,
@@ -92,17 +97,20 @@ class Engine:
         dates: Iterable[Date],
         *,
         is_forced: bool = False,
+        closed_before: datetime | None = None,
         on_outcome: OnOutcome = lambda _: None,
     ) -> list[Outcome]:
         """Bring the table's symbol-days up to date and return what became of each, in date and symbol order.
 
-        A unit that fails, or is blocked by its inputs, does not stop the others.
+        A unit that fails, or is blocked by its inputs, does not stop the others. A date that is still captured gains
+        what came since, unless its session is over.
 
         Args:
             table: Such as `market/bars_1s`.
             symbols: Which instruments.
             dates: Which trading dates.
             is_forced: Build again also what is up to date.
+            closed_before: Captured dates whose sessions ended by then are closed; None closes none.
             on_outcome: Called in this thread after each unit.
 
         Raises:
@@ -124,7 +132,8 @@ class Engine:
                 on_outcome(early)
             else:
                 due.append(work)
-        for built in self._built(due, is_forced=is_forced, known=known):
+        how = _How(is_forced=is_forced, closed_before=closed_before)
+        for built in self._built(due, how, known=known):
             before = known.get(built.unit)
             # The ledger says how long the file took, not how long it took to see that it stands.
             outcome = replace(built, seconds=before.seconds) if built.is_skipped and before else built
@@ -194,7 +203,7 @@ class Engine:
         is_current = outcome.key == work.key(lambda unit: usable_hash(known.get(unit)))
         return replace(outcome, is_skipped=True) if is_current else None
 
-    def _built(self, due: deque[Work], *, is_forced: bool, known: dict[Unit, Outcome]) -> Iterator[Outcome]:
+    def _built(self, due: deque[Work], how: "_How", *, known: dict[Unit, Outcome]) -> Iterator[Outcome]:
         """Yield outcomes as units finish, never more memory under way than the budget, but always one unit.
 
         Of the units under way when a worker dies, nobody knows which one killed it: each goes again, alone.
@@ -212,7 +221,7 @@ class Engine:
                 if running and sum(m for _, m in running.values()) + need > budget:
                     break
                 work = queue.popleft()
-                running[self._submit(work, is_forced=is_forced)] = (work, need)
+                running[self._submit(work, how)] = (work, need)
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 work, _ = running.pop(future)
@@ -224,17 +233,31 @@ class Engine:
                     accused.add(work.unit)
                     suspects.append(work)
 
-    def _submit(self, work: Work, *, is_forced: bool) -> Future[Outcome]:
+    def _submit(self, work: Work, how: "_How") -> Future[Outcome]:
+        if open_date.is_open(work, how.closed_before):
+            # A minute's rows: a worker's start would cost more.
+            self._thread = self._thread or ThreadPoolExecutor(1)
+            return self._thread.submit(build_unit, work.unit, self.settings, how)
         if self._pool is None:
             self._pool = _pool(self.settings.pipeline.workers)
         try:
-            return self._pool.submit(build_unit, work.unit, self.settings, is_forced=is_forced)
+            return self._pool.submit(build_unit, work.unit, self.settings, how)
         except BrokenProcessPool:
             self._pool = _pool(self.settings.pipeline.workers)
-            return self._pool.submit(build_unit, work.unit, self.settings, is_forced=is_forced)
+            return self._pool.submit(build_unit, work.unit, self.settings, how)
 
 
-def build_unit(unit: Unit, settings: Settings, *, is_forced: bool = False) -> Outcome:
+class _How(NamedTuple):
+    """What a run asks of every unit."""
+
+    is_forced: bool = False
+    closed_before: datetime | None = None
+
+
+_AS_DUE = _How()
+
+
+def build_unit(unit: Unit, settings: Settings, how: _How = _AS_DUE) -> Outcome:
     """Build one unit in this process, under its lock; errors come back as an outcome, never as an exception."""
     started = time.perf_counter()
     work = Work(
@@ -246,9 +269,16 @@ def build_unit(unit: Unit, settings: Settings, *, is_forced: bool = False) -> Ou
     lock = settings.home / "locks" / unit.table / unit.date.isoformat() / f"{quote(unit.symbol, safe='')}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock), _slot(settings):
-            started = time.perf_counter()
-            outcome = _build(work, is_forced=is_forced)
+        with FileLock(lock):
+            if open_date.is_open(work, how.closed_before):
+                started = time.perf_counter()
+                outcome = open_date.append(work, is_forced=how.is_forced)
+            else:
+                with _slot(settings):
+                    started = time.perf_counter()
+                    outcome = _build(work, is_forced=how.is_forced)
+                if work.lake.read_state(*unit) is not None and outcome.status.is_usable:
+                    work.lake.drop_open(*unit)  # the date is closed
     except Exception as error:  # noqa: BLE001  # one unit's failure, of whatever kind, must not stop the others
         outcome = Outcome(unit, UnitStatus.FAILED, error=f"{type(error).__name__}: {error}")
     return replace(outcome, seconds=round(time.perf_counter() - started, 4))
@@ -275,9 +305,11 @@ def _build(work: Work, *, is_forced: bool) -> Outcome:
     built = recipe.build(work) if status is UnitStatus.OK else Built(empty(contract_of(unit.table)))
     quarantined = 0 if built.quarantined is None else built.quarantined.height
     facts = dict(built.facts)
+    if through := _through_segment(inputs.values()):
+        facts[THROUGH_SEGMENT] = through
     if work.source:
         facts |= {"source": work.source.name, "source_fingerprint": work.source.fingerprint}
-    checks = _checks(built, quarantined, work.settings)
+    checks = {"contract": contract_check(built.rows.height, quarantined, work.settings)}
     quarantine.put(work.settings.quarantine, *unit, built.quarantined)
     info = lake.write(
         *unit,
@@ -304,18 +336,16 @@ def _build(work: Work, *, is_forced: bool) -> Outcome:
     )
 
 
+def _through_segment(inputs: Iterable[Outcome | None]) -> str | None:
+    """Return the last segment of a capture that all inputs contain."""
+    through = [outcome.facts[THROUGH_SEGMENT] for outcome in inputs if outcome and THROUGH_SEGMENT in outcome.facts]
+    return min(through, key=int, default=None)
+
+
 def _is_absent(recipe: Recipe, inputs: Mapping[Unit, Outcome | None]) -> bool:
     absent = {unit.table for unit, outcome in inputs.items() if outcome and outcome.status is UnitStatus.ABSENT}
     required = {table for table, _, is_optional in recipe.inputs if not is_optional}
     return bool(absent & required) or (bool(inputs) and len(absent) == len(inputs))
-
-
-def _checks(built: Built, quarantined: int, settings: Settings) -> dict[str, CheckResult]:
-    total = built.rows.height + quarantined
-    share = quarantined / total if total else 0.0
-    limit = settings.quality.max_quarantined_share
-    detail = f"{quarantined} of {total} rows broke a rule ({share:.2%}; the limit is {limit:.2%})."
-    return {"contract": CheckResult(share <= limit, is_blocking=True, detail=detail)}
 
 
 def _pool(workers: int) -> Executor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -23,9 +23,12 @@ from quant_platform.calculators.participants import InstitutionalParams
 from quant_platform.contracts._schema import contract_of, empty, polars_schema
 from quant_platform.contracts.enums import Signing
 from quant_platform.pipeline.sessions import ALWAYS_OPEN
-from quant_platform.pipeline.units import Built, Input, Recipe, Work
+from quant_platform.pipeline.units import Built, Fold, Input, Recipe, Streams, Work
 from quant_platform.settings import Settings
 
+_TRADES = "market/trades"
+_QUOTES = "market/quotes"
+_BOOK = "market/book"
 _TAPE = "microstructure/signed_trades"
 _BUCKETS = "microstructure/vpin_buckets"
 _VPIN = "microstructure/vpin"
@@ -35,23 +38,26 @@ _MINUTE_S = 60
 _CONTEXT_TRADES = 5_000
 
 
-def _signed_trades(work: Work) -> Built:
-    trades, quotes = (work.scan(table).collect() for table in ("market/trades", "market/quotes"))
-    tape = trade_sign.signed(trades, quotes, work.settings.analytics.trade_sign)
+def _no_signs(_: Work) -> trade_sign.State:
+    return trade_sign.initial()
+
+
+def _signed_trades(work: Work, state: trade_sign.State, streams: Streams) -> tuple[trade_sign.State, Built]:
+    trades, quotes = (streams[table].collect() for table in (_TRADES, _QUOTES))
+    state, tape = trade_sign.step(state, trades, quotes, work.settings.analytics.trade_sign)
     named = tape.rename({"ts_recv": "ts_known"}).cast({"rule": pl.String})
-    return Built(named.select(polars_schema(contract_of(_TAPE)).names()))
+    return state, Built(named.select(polars_schema(contract_of(_TAPE)).names()))
 
 
-def _vpin_buckets(work: Work) -> Built:
-    return Built(_vpin_rows(work).buckets)
+class _VpinState(NamedTuple):
+    """The fold's own, the bucket sizes that hold for the date, and the earlier values that a CDF compares with."""
+
+    fold: vpin.State
+    sizes: pl.DataFrame
+    reference: pl.DataFrame
 
 
-def _vpin(work: Work) -> Built:
-    reference = vpin.reference(work.earlier(_BUCKETS).select("symbol", "ts_end", "vpin").collect())
-    return Built(vpin.standardised(_vpin_rows(work).samples, reference, _vpin_params(work.settings)))
-
-
-def _vpin_rows(work: Work) -> vpin.Rows:
+def _vpin_opened(work: Work) -> _VpinState:
     params, minutes = _vpin_params(work.settings), work.earlier(_MINUTE_BARS).collect()
     volumes = minutes.group_by("symbol", date=pl.col("ts_open").dt.date()).agg(pl.col("volume").sum())
     sizes = vpin.bucket_sizes(volumes, defaults={work.unit.symbol: work.instrument.default_bucket_size})
@@ -61,59 +67,113 @@ def _vpin_rows(work: Work) -> vpin.Rows:
     state, before = vpin.initial(), _tape(work.earlier(_TAPE))
     if before.height:
         state = vpin.opened(vpin.step(state, before, sizes, params)[0])
-    return vpin.step(state, _tape(work.today(_TAPE)), sizes, params)[1]
+    return _VpinState(state, sizes, vpin.reference(work.earlier(_BUCKETS).select("symbol", "ts_end", "vpin").collect()))
 
 
-def _order_book_imbalance(work: Work) -> Built:
-    books = work.today("market/book").collect()
-    if books.is_empty():
-        books = work.today("market/quotes").collect()
-    return Built(order_book.order_book_imbalance(books, work.settings.analytics.order_book))
+def _vpin_buckets(work: Work, state: _VpinState, streams: Streams) -> tuple[_VpinState, Built]:
+    fold, rows = vpin.step(state.fold, _tape(streams[_TAPE]), state.sizes, _vpin_params(work.settings))
+    return state._replace(fold=fold), Built(rows.buckets)
 
 
-def _toxicity(work: Work) -> Built:
+def _vpin(work: Work, state: _VpinState, streams: Streams) -> tuple[_VpinState, Built]:
+    params = _vpin_params(work.settings)
+    fold, rows = vpin.step(state.fold, _tape(streams[_TAPE]), state.sizes, params)
+    return state._replace(fold=fold), Built(vpin.standardised(rows.samples, state.reference, params))
+
+
+class _BookState(NamedTuple):
+    """The fold's own, and the table that it is fed from: books, or quotes where the date has no books."""
+
+    fold: order_book.State
+    source: str | None = None
+
+
+def _no_books(_: Work) -> _BookState:
+    return _BookState(order_book.initial())
+
+
+def _order_book_imbalance(work: Work, state: _BookState, streams: Streams) -> tuple[_BookState, Built]:
+    books = streams[state.source or _BOOK].collect()
+    source = state.source or (_BOOK if books.height else _QUOTES)
+    if source != (state.source or _BOOK):
+        books = streams[source].collect()
+    fold, rows = order_book.step(state.fold, books, work.settings.analytics.order_book)
+    return _BookState(fold, source if books.height else None), Built(rows)
+
+
+def _toxicity_params(work: Work) -> toxicity.ToxicityParams:
     params = work.settings.analytics.toxicity_heuristics
-    params = replace(params, institutional=_institutional(work, params.institutional))
-    before, today = _warm_up_and_today(work, params.window_trades)
-    values = work.today(_VPIN).select("symbol", "ts_open", "vpin", "ts_known").collect()
-    state, _ = toxicity.step(toxicity.initial(), before, values.clear(), params)
-    return Built(toxicity.step(state, today, values, params)[1])
+    return replace(params, institutional=_institutional(work, params.institutional))
 
 
-def _participant_flow(work: Work) -> Built:
+def _toxicity_opened(work: Work) -> toxicity.State:
+    params = _toxicity_params(work)
+    no_values = _vpin_values(work.lake.scan(_VPIN, []))
+    return toxicity.step(toxicity.initial(), _warm_up(work, params.window_trades), no_values, params)[0]
+
+
+def _toxicity(work: Work, state: toxicity.State, streams: Streams) -> tuple[toxicity.State, Built]:
+    values = _vpin_values(streams[_VPIN])
+    state, rows = toxicity.step(state, _tape(streams[_TAPE]), values, _toxicity_params(work))
+    return state, Built(rows)
+
+
+def _vpin_values(rows: pl.LazyFrame) -> pl.DataFrame:
+    return rows.select("symbol", "ts_open", "vpin", "ts_known").collect()
+
+
+def _participant_params(work: Work) -> participants.ParticipantParams:
     params = work.settings.analytics.participant_flow
-    params = replace(params, institutional=_institutional(work, params.institutional))
-    before, today = _warm_up_and_today(work, params.window_trades)
-    state, _ = participants.step(participants.initial(), before, params)
-    return Built(participants.step(state, today, params)[1])
+    return replace(params, institutional=_institutional(work, params.institutional))
 
 
-def _sweeps(work: Work) -> Built:
+def _participant_flow_opened(work: Work) -> participants.State:
+    params = _participant_params(work)
+    return participants.step(participants.initial(), _warm_up(work, params.window_trades), params)[0]
+
+
+def _participant_flow(work: Work, state: participants.State, streams: Streams) -> tuple[participants.State, Built]:
+    state, rows = participants.step(state, _tape(streams[_TAPE]), _participant_params(work))
+    return state, Built(rows)
+
+
+def _sweeps_opened(work: Work) -> sweeps.State:
     params = work.settings.analytics.sweep_detection
-    before, today = _warm_up_and_today(work, params.window_trades)
-    state, _ = sweeps.step(sweeps.initial(), before, params)
-    return Built(sweeps.step(state, today, params)[1])
+    return sweeps.step(sweeps.initial(), _warm_up(work, params.window_trades), params)[0]
 
 
-def _hidden_orders(work: Work) -> Built:
+def _sweeps(work: Work, state: sweeps.State, streams: Streams) -> tuple[sweeps.State, Built]:
+    state, rows = sweeps.step(state, _tape(streams[_TAPE]), work.settings.analytics.sweep_detection)
+    return state, Built(rows)
+
+
+def _no_orders(_: Work) -> hidden_orders.State:
+    return hidden_orders.initial()
+
+
+def _hidden_orders(work: Work, state: hidden_orders.State, streams: Streams) -> tuple[hidden_orders.State, Built]:
     params = work.settings.analytics.hidden_orders
     dark = params.dark_venues or work.settings.dark_venues(work.instrument)
-    tape, quotes = _tape(work.today(_TAPE)), work.today("market/quotes").collect()
-    return Built(hidden_orders.hidden_orders(tape, quotes, replace(params, dark_venues=dark)))
+    tape, quotes = _tape(streams[_TAPE]), streams[_QUOTES].collect()
+    state, rows = hidden_orders.step(state, tape, quotes, replace(params, dark_venues=dark))
+    return state, Built(rows)
 
 
-def _flow_clusters(work: Work) -> Built:
+def _flow_clusters_opened(work: Work) -> flow_clusters.State:
     params = work.settings.analytics.flow_clustering
-    before, today = _warm_up_and_today(work, params.window_trades)
-    state, _ = flow_clusters.step(flow_clusters.initial(), before, params)
-    return Built(flow_clusters.step(state, today, params)[1])
+    return flow_clusters.step(flow_clusters.initial(), _warm_up(work, params.window_trades), params)[0]
+
+
+def _flow_clusters(work: Work, state: flow_clusters.State, streams: Streams) -> tuple[flow_clusters.State, Built]:
+    state, rows = flow_clusters.step(state, _tape(streams[_TAPE]), work.settings.analytics.flow_clustering)
+    return state, Built(rows)
 
 
 def _closing_imbalance(work: Work) -> Built:
     if work.instrument.calendar == ALWAYS_OPEN or work.session is None:
         return Built(empty(contract_of("microstructure/closing_imbalance")))
     params = work.settings.analytics.closing_auction
-    minutes, quotes = work.today(_MINUTE_BARS), work.today("market/quotes")
+    minutes, quotes = work.today(_MINUTE_BARS), work.today(_QUOTES)
     imbalances = work.today("microstructure/order_book_imbalance")
     inputs = closing_auction.minute_inputs(minutes, quotes, imbalances, work.session.end, params)
     return Built(closing_auction.closing_imbalance(inputs, params))
@@ -123,8 +183,8 @@ def _tape(rows: pl.LazyFrame) -> pl.DataFrame:
     return rows.rename({"ts_known": "ts_recv"}).collect()
 
 
-def _warm_up_and_today(work: Work, window_trades: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return _tape(work.earlier(_TAPE).tail(_CONTEXT_TRADES + window_trades)), _tape(work.today(_TAPE))
+def _warm_up(work: Work, window_trades: int) -> pl.DataFrame:
+    return _tape(work.earlier(_TAPE).tail(_CONTEXT_TRADES + window_trades))
 
 
 def _institutional(work: Work, params: InstitutionalParams) -> InstitutionalParams:
@@ -149,10 +209,17 @@ def _section(name: str) -> Callable[[Settings], Mapping[str, Any]]:
     return parameters
 
 
-def _window(name: str, build: Callable[[Work], Built], calculator: ModuleType, section: str, *inputs: Input) -> Recipe:
-    code = (calculator.__name__,)
-    tape = Input(_TAPE, lookback_sessions=calculator.LOOKBACK_SESSIONS)
-    return Recipe(f"microstructure/{name}", build, code, (tape, *inputs), parameters=_section(section))
+def _window(
+    name: str,
+    opened: Callable[[Work], Any],
+    step: Callable[[Work, Any, Streams], tuple[Any, Built]],
+    calculator: ModuleType,
+    section: str,
+    *inputs: Input,
+) -> Recipe:
+    every = (Input(_TAPE, lookback_sessions=calculator.LOOKBACK_SESSIONS), *inputs)
+    fold = Fold(opened, step, tuple(read.table for read in every))
+    return Recipe(f"microstructure/{name}", fold, (calculator.__name__,), every, parameters=_section(section))
 
 
 _VPIN_INPUTS = (
@@ -162,40 +229,53 @@ _VPIN_INPUTS = (
 ORDER_FLOW = (
     Recipe(
         _TAPE,
-        _signed_trades,
+        Fold(_no_signs, _signed_trades, (_TRADES, _QUOTES)),
         (trade_sign.__name__,),
-        (Input("market/trades"), Input("market/quotes", is_optional=True)),
+        (Input(_TRADES), Input(_QUOTES, is_optional=True)),
         parameters=lambda settings: asdict(settings.analytics.trade_sign),
     ),
-    Recipe(_BUCKETS, _vpin_buckets, (vpin.__name__,), _VPIN_INPUTS, parameters=lambda s: asdict(_vpin_params(s))),
+    Recipe(
+        _BUCKETS,
+        Fold(_vpin_opened, _vpin_buckets, (_TAPE,)),
+        (vpin.__name__,),
+        _VPIN_INPUTS,
+        parameters=lambda settings: asdict(_vpin_params(settings)),
+    ),
     Recipe(
         _VPIN,
-        _vpin,
+        Fold(_vpin_opened, _vpin, (_TAPE,)),
         (vpin.__name__,),
         (*_VPIN_INPUTS, Input(_BUCKETS, lookback_sessions=vpin.CDF_LOOKBACK_SESSIONS)),
         parameters=lambda settings: asdict(_vpin_params(settings)),
     ),
     Recipe(
         "microstructure/order_book_imbalance",
-        _order_book_imbalance,
+        Fold(_no_books, _order_book_imbalance, (_BOOK, _QUOTES)),
         (order_book.__name__,),
-        (Input("market/book", is_optional=True), Input("market/quotes", is_optional=True)),
+        (Input(_BOOK, is_optional=True), Input(_QUOTES, is_optional=True)),
         parameters=lambda settings: asdict(settings.analytics.order_book),
     ),
-    _window("toxicity", _toxicity, toxicity, "toxicity_heuristics", Input(_VPIN)),
-    _window("participant_flow", _participant_flow, participants, "participant_flow"),
-    _window("sweeps", _sweeps, sweeps, "sweep_detection"),
-    _window("hidden_orders", _hidden_orders, hidden_orders, "hidden_orders", Input("market/quotes", is_optional=True)),
+    _window("toxicity", _toxicity_opened, _toxicity, toxicity, "toxicity_heuristics", Input(_VPIN)),
+    _window("participant_flow", _participant_flow_opened, _participant_flow, participants, "participant_flow"),
+    _window("sweeps", _sweeps_opened, _sweeps, sweeps, "sweep_detection"),
+    _window(
+        "hidden_orders",
+        _no_orders,
+        _hidden_orders,
+        hidden_orders,
+        "hidden_orders",
+        Input(_QUOTES, is_optional=True),
+    ),
     Recipe(
         "microstructure/closing_imbalance",
         _closing_imbalance,
         (closing_auction.__name__,),
         (
             Input(_MINUTE_BARS),
-            Input("market/quotes", is_optional=True),
+            Input(_QUOTES, is_optional=True),
             Input("microstructure/order_book_imbalance", is_optional=True),
         ),
         parameters=lambda settings: asdict(settings.analytics.closing_auction),
     ),
-    _window("flow_clusters", _flow_clusters, flow_clusters, "flow_clustering"),
+    _window("flow_clusters", _flow_clusters_opened, _flow_clusters, flow_clusters, "flow_clustering"),
 )

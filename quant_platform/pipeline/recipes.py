@@ -1,17 +1,20 @@
 """One recipe a table: what it reads, which code makes it, with which parameters. No pool, no Dagster, no arithmetic."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
 
 from quant_platform.calculators import bars, liquidity, price_statistics
-from quant_platform.contracts.market import Book
+from quant_platform.contracts._schema import empty
+from quant_platform.contracts.market import Bar1s, Book
 from quant_platform.feeds import binance_archive, binance_csv, frames, lean, lobster, normalize, recorded
+from quant_platform.pipeline import capture
 from quant_platform.pipeline.order_flow import ORDER_FLOW
-from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work, outcome_on_disk
+from quant_platform.pipeline.units import Built, Fold, Input, Recipe, Source, Streams, Work
 from quant_platform.settings import FeedName, Settings
 
+_TRADES = "market/trades"
 _MINUTE_S = 60
 _ONE_PRINT_A_ROW = "one_print_a_row"
 _RECORDED: dict[str, Any] = {"recorded_lobster": lobster, "recorded_lean": lean, "recorded_frames": frames}
@@ -19,6 +22,8 @@ _MINUTES_PER_YEAR_24_7 = 365 * 24 * 60
 
 
 def _fetched_day(work: Work) -> Source | None:
+    if captured := capture.source(work):
+        return captured
     feed, table = work.instrument.source_of(work.unit.table), work.unit.table
     if feed in _RECORDED:
         return _recorded_day(work, feed)
@@ -56,6 +61,8 @@ def _wanted(work: Work) -> recorded.Wanted:
 
 def _parsed_day(work: Work) -> Built:
     assert work.source is not None  # a unit with no source is absent and never built
+    if work.source.is_captured:
+        return capture.read_day(work)
     feed = work.instrument.source_of(work.unit.table)
     if feed in _RECORDED:
         found = _RECORDED[feed].read_day(work.source.handle, _wanted(work))
@@ -68,25 +75,34 @@ def _parsed_day(work: Work) -> Built:
     return Built(parsed.rows, parsed.quarantined, facts)
 
 
-def _gaps(work: Work) -> Built:
+def _gaps_opened(work: Work) -> normalize.Runs:
     # Of the session before only the last trade counts: a hole over midnight is a hole of this date.
-    *before, today = (work.lake.scan(t, [s], d, d) for t, s, d in work.readable("market/trades"))
-    return Built(normalize.trade_gaps(pl.concat([*(f.sort("last_trade_id").tail(1) for f in before), today])))
+    return normalize.runs(work.earlier(_TRADES).sort("last_trade_id").tail(1))
 
 
-def _bars_1s(work: Work) -> Built:
-    trades, tape = work.scan("market/trades"), outcome_on_disk(work.lake, work.unit._replace(table="market/trades"))
-    if tape and tape.facts.get(_ONE_PRINT_A_ROW) == str(True):
+def _gaps(work: Work, state: normalize.Runs, streams: Streams) -> tuple[normalize.Runs, Built]:
+    state = normalize.merged(state, streams[_TRADES])
+    filled = capture.fills(work.facts(_TRADES))
+    holes = normalize.holes(state).join(filled, on=("symbol", "first_id"), how="anti", maintain_order="left")
+    return state, Built(pl.concat([holes, filled]).sort("first_id"))
+
+
+def _bars_1s(work: Work, state: bars.State, streams: Streams) -> tuple[bars.State, Built]:
+    trades = streams[_TRADES]
+    if work.facts(_TRADES).get(_ONE_PRINT_A_ROW) == str(True):
         trades = trades.drop("last_trade_id")  # reading it costs a tenth of the bars
-    return Built(bars.bars(trades))
+    state, rows = bars.step(state, trades)
+    return state, Built(rows)
 
 
-def _bars_1m(work: Work) -> Built:
-    return Built(bars.cascade(work.scan("market/bars_1s").collect(), width_s=_MINUTE_S))
+def _bars_1m(_: Work, narrow: pl.DataFrame, streams: Streams) -> tuple[pl.DataFrame, Built]:
+    narrow, rows = bars.cascade_step(narrow, streams["market/bars_1s"].collect(), width_s=_MINUTE_S)
+    return narrow, Built(rows)
 
 
-def _bars_5m(work: Work) -> Built:
-    return Built(bars.cascade(work.scan("market/bars_1m").collect(), width_s=5 * _MINUTE_S))
+def _bars_5m(_: Work, narrow: pl.DataFrame, streams: Streams) -> tuple[pl.DataFrame, Built]:
+    narrow, rows = bars.cascade_step(narrow, streams["market/bars_1m"].collect(), width_s=5 * _MINUTE_S)
+    return narrow, Built(rows)
 
 
 def _liquidity(work: Work) -> Built:
@@ -123,24 +139,37 @@ def _raw(table: str) -> Recipe:
         tuple(f"quant_platform.feeds.{name}" for name in ("binance_csv", "lobster", "lean", "frames")),
         fetch=_fetched_day,
         parameters=_raw_parameters,
+        capture=capture.FOLD,
     )
+
+
+def _no_bars(_: Work) -> bars.State:
+    return bars.initial()
+
+
+def _no_narrow_bars(_: Work) -> pl.DataFrame:
+    return empty(Bar1s)
+
+
+def _cascaded(table: str, step: Callable[[Work, Any, Streams], tuple[Any, Built]], narrow: str) -> Recipe:
+    return Recipe(table, Fold(_no_narrow_bars, step, (narrow,)), (bars.__name__,), (Input(narrow),))
 
 
 RECIPES: dict[str, Recipe] = {
     recipe.table: recipe
     for recipe in (
-        _raw("market/trades"),
+        _raw(_TRADES),
         _raw("market/quotes"),
         _raw("market/book"),
         Recipe(
             "market/gaps",
-            _gaps,
+            Fold(_gaps_opened, _gaps, (_TRADES,)),
             ("quant_platform.feeds.normalize",),
-            (Input("market/trades", lookback_sessions=1),),
+            (Input(_TRADES, lookback_sessions=1),),
         ),
-        Recipe("market/bars_1s", _bars_1s, ("quant_platform.calculators.bars",), (Input("market/trades"),)),
-        Recipe("market/bars_1m", _bars_1m, ("quant_platform.calculators.bars",), (Input("market/bars_1s"),)),
-        Recipe("market/bars_5m", _bars_5m, ("quant_platform.calculators.bars",), (Input("market/bars_1m"),)),
+        Recipe("market/bars_1s", Fold(_no_bars, _bars_1s, (_TRADES,)), (bars.__name__,), (Input(_TRADES),)),
+        _cascaded("market/bars_1m", _bars_1m, "market/bars_1s"),
+        _cascaded("market/bars_5m", _bars_5m, "market/bars_1m"),
         Recipe(
             "statistics/liquidity", _liquidity, ("quant_platform.calculators.liquidity",), (Input("market/quotes"),)
         ),

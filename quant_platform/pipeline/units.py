@@ -44,6 +44,7 @@ class UnitStatus(StrEnum):
     """What became of a unit."""
 
     OK = "ok"
+    OPEN = "open"  # still captured: parts, if the table follows an open date, and no whole file
     ABSENT = "absent"  # the source has no such day
     CALENDAR_CLOSED = "calendar_closed"
     FAILED = "failed"
@@ -52,15 +53,19 @@ class UnitStatus(StrEnum):
     @property
     def is_usable(self) -> bool:
         """Whether downstream units may read what it left."""
-        return self in {UnitStatus.OK, UnitStatus.ABSENT, UnitStatus.CALENDAR_CLOSED}
+        return self in {UnitStatus.OK, UnitStatus.OPEN, UnitStatus.ABSENT, UnitStatus.CALENDAR_CLOSED}
+
+
+CAPTURED = "captured"
 
 
 class Source(NamedTuple):
-    """A raw file in landing that a unit parses."""
+    """What a unit of a raw table parses: raw files in landing."""
 
     name: str
     fingerprint: str
     handle: Any
+    is_captured: bool = False
 
 
 class Built(NamedTuple):
@@ -82,9 +87,35 @@ class Input(NamedTuple):
     is_optional: bool = False
 
 
+Streams = Mapping[str, Any]  # lazy rows by table; for `CAPTURED` the segments
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A table that is made step by step: a whole date in one step, an open date in one for what came since the last.
+
+    Attributes:
+        opened: Returns the state at the open: the fold over earlier sessions, its output discarded. It is pickled.
+        step: Returns the next state and the rows of what the streams brought.
+        streams: The tables of the unit's own date that `step` is handed, by name, in the order of arrival.
+    """
+
+    opened: Callable[["Work"], Any]
+    step: Callable[["Work", Any, Streams], tuple[Any, Built]]
+    streams: tuple[str, ...]
+
+    def __call__(self, work: "Work") -> Built:
+        """Return the whole date."""
+        return self.step(work, self.opened(work), {table: work.today(table) for table in self.streams})[1]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How one table is made; functions are module-level, so that a worker process finds them by name."""
+    """How one table is made; functions are module-level, so that a worker process finds them by name.
+
+    A raw table is fetched from its source and built from that; where its date was captured, `capture` is its fold over
+    the captured lines, the stream `CAPTURED`.
+    """
 
     table: str
     build: Callable[["Work"], Built]
@@ -92,11 +123,18 @@ class Recipe:
     inputs: tuple[Input, ...] = ()
     fetch: Callable[["Work"], Source | None] | None = None
     parameters: Callable[[Settings], Mapping[str, Any]] = lambda _: {}
+    capture: Fold | None = None
+
+    @property
+    def fold(self) -> Fold | None:
+        """How the table follows an open date; None where it waits for the close."""
+        return self.capture or (self.build if isinstance(self.build, Fold) else None)
 
     @cached_property
     def code_version(self) -> str:
         """Hash of the build function and its helpers, of the modules in `code`, and of what these import of ours."""
-        sources = _sources(cast("FunctionType", self.build))
+        how = [self.build.opened, self.build.step] if isinstance(self.build, Fold) else [self.build]
+        sources = [source for function in how for source in _sources(cast("FunctionType", function))]
         sources += [source for _, source in sorted(_closure(self.code))]
         return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 
@@ -110,6 +148,7 @@ class Work:
     settings: Settings
     lake: Lake
     source: Source | None = None
+    open_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by stream, while the date is open
 
     @cached_property
     def instrument(self) -> Instrument:
@@ -151,6 +190,11 @@ class Work:
         frames = [self.lake.scan(t, [s], d, d) for t, s, d in before]
         return pl.concat(frames or [self.lake.scan(table, [])])
 
+    def facts(self, table: str) -> Mapping[str, str]:
+        """Return what is on record of an input of the unit's own date: its file's, or an open date's."""
+        outcome = outcome_on_disk(self.lake, self.unit._replace(table=table))
+        return outcome.facts if outcome else self.open_facts.get(table, {})
+
     def content_hash(self, unit: Unit) -> str | None:
         """Return what the file says its data hash to; None where it is missing, damaged or red."""
         return usable_hash(outcome_on_disk(self.lake, unit))
@@ -161,10 +205,14 @@ class Work:
         Args:
             content_hash: Gives an input unit's content hash; None where it is missing or red.
         """
+        inputs = [(str(unit), content_hash(unit)) for unit in self.input_units()]
+        return self.hashed(inputs=inputs, source=self.source.fingerprint if self.source else None)
+
+    def hashed(self, **inputs: object) -> str:
+        """Return the hash of what shapes the unit's rows whatever its inputs are, and of `inputs`."""
         parts = {
+            **inputs,
             "schema": fingerprint(contract_of(self.unit.table)),
-            "inputs": [(str(unit), content_hash(unit)) for unit in self.input_units()],
-            "source": self.source.fingerprint if self.source else None,
             "code": self.recipe.code_version,
             "parameters": dict(self.recipe.parameters(self.settings)),
             "instrument": self.instrument.model_dump(mode="json"),
@@ -209,6 +257,15 @@ class Outcome:
     def is_healthy(self) -> bool:
         """Whether downstream units may build on it."""
         return self.status.is_usable and not self.is_red
+
+
+def contract_check(rows: int, quarantined: int, settings: Settings) -> CheckResult:
+    """Return the judgement on the rows that broke a rule, beside those that did not."""
+    total = rows + quarantined
+    share = quarantined / total if total else 0.0
+    limit = settings.quality.max_quarantined_share
+    detail = f"{quarantined} of {total} rows broke a rule ({share:.2%}; the limit is {limit:.2%})."
+    return CheckResult(share <= limit, is_blocking=True, detail=detail)
 
 
 def usable_hash(outcome: Outcome | None) -> str | None:

@@ -400,7 +400,7 @@ def test_memory_budget_bounds_what_is_under_way(
     one = engine(pipeline={"workers": 4, "memory_budget_mb": budget_mb})
     guard, under_way, peak = threading.Lock(), 0, 0
 
-    def slow(unit: Unit, settings: Settings, *, is_forced: bool) -> Outcome:
+    def slow(unit: Unit, settings: Settings, how: object) -> Outcome:
         nonlocal under_way, peak
         with guard:
             under_way += 1

@@ -1,0 +1,98 @@
+"""Sensors: what was captured is stepped within seconds of its segment's close, and a date that is over is closed."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from quant_platform.defs.jobs import QUIET
+from quant_platform.defs.partitions import daily
+from quant_platform.defs.resources import CLOSED_BEFORE_TAG, DATE_TAG, SYMBOLS_TAG, Platform
+from quant_platform.pipeline import pending
+
+# The daemon looks at sensors every five seconds, whatever they ask for.
+_INTERVAL_S = 5
+_AFTER_A_FAILURE = timedelta(minutes=1)
+
+
+def near_real_time(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """Return the sensor that asks for one run a date with new segments, for the symbols concerned."""
+
+    @dg.sensor(
+        name="near_real_time",
+        job=job,
+        minimum_interval_seconds=_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Manifest of the landing − ledger = pending; one run a date at a time.",
+    )
+    def segments(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> Any:
+        found = pending.pending(platform.settings, platform.engine.ledger, int(context.cursor or 0))
+        context.update_cursor(str(found.position))
+        yield from _requests(context, platform, job.name, {day: (names, {}) for day, names in found.symbols.items()})
+
+    return segments
+
+
+def close_dates(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """Return the sensor that asks for a captured date to be built from its beginning when its session is over."""
+
+    @dg.sensor(
+        name="close_dates",
+        job=job,
+        minimum_interval_seconds=6 * _INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Closes captured dates whose session is over: their parts become one file a symbol.",
+    )
+    def sessions(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> Any:
+        now = datetime.now(UTC)
+        due = pending.closing(platform.settings, platform.engine.ledger, now)
+        # The session's end is what counts; a date on is after it, whatever the calendar.
+        closed = {
+            day: (
+                names,
+                {CLOSED_BEFORE_TAG: (datetime(day.year, day.month, day.day, tzinfo=UTC) + _A_DATE).isoformat()},
+            )
+            for day, names in due.items()
+        }
+        yield from _requests(context, platform, job.name, closed)
+
+    return sessions
+
+
+_A_DATE = timedelta(days=2)
+
+
+def _requests(
+    context: dg.SensorEvaluationContext,
+    platform: Platform,
+    job_name: str,
+    wanted: dict[date, tuple[list[str], dict[str, str]]],
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    partitions, waiting, requests = daily(platform.settings.partitions.start), [], []
+    for day, (names, more_tags) in wanted.items():
+        key = day.isoformat()
+        mark = {DATE_TAG: key}
+        if not partitions.has_partition_key(key):
+            context.log.warning("%s is no partition: it was captured, and is left out. Move partitions.start.", key)
+        elif _is_under_way(context.instance, mark) or _has_just_failed(context.instance, job_name, mark):
+            waiting.append(key)
+        else:
+            tags = {**mark, **more_tags, SYMBOLS_TAG: ",".join(names)}
+            requests.append(dg.RunRequest(partition_key=key, tags=tags, run_config=QUIET))
+    yield from requests
+    if waiting and not requests:  # Dagster takes one or the other
+        yield dg.SkipReason(f"A run is under way, or has just failed, for {', '.join(waiting)}.")
+
+
+def _is_under_way(instance: dg.DagsterInstance, mark: dict[str, str]) -> bool:
+    return bool(instance.get_runs(dg.RunsFilter(tags=mark, statuses=NOT_FINISHED_STATUSES), limit=1))
+
+
+def _has_just_failed(instance: dg.DagsterInstance, job_name: str, mark: dict[str, str]) -> bool:
+    last = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=mark), limit=1)
+    if not last or last[0].dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+        return False
+    return datetime.now(UTC).timestamp() - (last[0].end_time or 0) < _AFTER_A_FAILURE.total_seconds()

@@ -1,0 +1,210 @@
+"""A date that is still being captured: each run steps only what came since the last, and publishes it as one part.
+
+What a table remembers lies beside its parts: the state of its fold, how far its streams have been read, and rows that
+wait. It is published after the part, so a part that it does not name is a killed run's, and goes. When the session is
+over the date is built from its beginning like any other, and parts and memory go.
+"""
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from quant_platform.contracts._schema import contract_of
+from quant_platform.pipeline import capture
+from quant_platform.pipeline.units import CAPTURED, Fold, Outcome, Unit, UnitStatus, Work, contract_check
+from quant_platform.storage import quarantine
+
+Part = tuple[int, int]  # first and last id: of trades, or of the venue's updates
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one table remembers of an open symbol-day.
+
+    Attributes:
+        key: Hash of all that shapes the rows but what the streams bring; with another one the date begins anew.
+        fold: The state of the table's fold.
+        segment: The last segment of the capture that the parts stand for.
+        parts: In the order of arrival.
+        read: How many parts of each stream have been stepped.
+        waiting: Rows of a stream that the others have not caught up with.
+        held: Rows of the last interval, which is not over.
+        rows: In all parts together; so are `bytes` and `quarantined`.
+        facts: As the last step told them.
+    """
+
+    key: str
+    fold: Any
+    segment: int = 0
+    parts: tuple[Part, ...] = ()
+    read: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    held: pl.DataFrame | None = None
+    rows: int = 0
+    bytes: int = 0
+    quarantined: int = 0
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Step(NamedTuple):
+    """What the streams bring at once, and how far they have been read after it."""
+
+    streams: Mapping[str, Any]
+    segment: int
+    read: Mapping[str, int]
+    waiting: Mapping[str, pl.DataFrame]
+    part: Part | None  # None: the ids are those of the rows
+
+
+def is_open(work: Work, closed_before: datetime | None) -> bool:
+    """Return whether the unit's date is still captured, and not closed by now.
+
+    Args:
+        work: The unit.
+        closed_before: Sessions that ended by then are to be closed; None closes none.
+    """
+    table, symbol, date = work.unit
+    if work.session is None or work.lake.path(*work.unit).is_file():
+        return False
+    if work.recipe.fetch:
+        is_over = closed_before is not None and work.session.end <= closed_before
+        return not is_over and bool(capture.segments(work))
+    return any(work.lake.is_open(read, symbol, date) for read, _, _ in work.recipe.inputs if read != table)
+
+
+def append(work: Work, *, is_forced: bool = False) -> Outcome:
+    """Step what the unit's streams have gained, and publish it. The caller holds the unit's lock."""
+    lake, unit, fold = work.lake, work.unit, work.recipe.fold
+    if fold is None or any(lake.path(*unit._replace(table=stream)).is_file() for stream in fold.streams):
+        return Outcome(unit, UnitStatus.OPEN, is_skipped=True)  # it waits for the close
+    upstream = {stream: recalled(work, unit._replace(table=stream)) for stream in fold.streams if stream != CAPTURED}
+    key = _key(work, upstream)
+    memory = None if is_forced else recalled(work, unit)
+    if memory is None or memory.key != key:
+        lake.drop_open(*unit)
+        quarantine.put(work.settings.quarantine, *unit, None)
+        memory = Memory(key, fold.opened(work))
+    lake.keep_parts(*unit, memory.parts)
+    steps = _captured(work, memory) if CAPTURED in fold.streams else _streamed(work, memory, upstream)
+    facts = {stream: memory.facts for stream, memory in upstream.items() if memory}
+    work = replace(work, open_facts=facts)
+    is_skipped = True
+    for step in steps:
+        memory, is_skipped = _stepped(work, fold, memory, step), False
+    return Outcome(
+        unit,
+        UnitStatus.OPEN,
+        rows=memory.rows,
+        bytes=memory.bytes,
+        quarantined=memory.quarantined,
+        checks={"contract": contract_check(memory.rows, memory.quarantined, work.settings)},
+        facts={**memory.facts, capture.THROUGH_SEGMENT: str(memory.segment)},
+        is_skipped=is_skipped,
+    )
+
+
+def recalled(work: Work, unit: Unit) -> Memory | None:
+    """Return what a table remembers of the open date; None where nothing, or not of this version's making."""
+    published = work.lake.read_state(*unit)
+    try:
+        # Ours alone: it lies in the lake's own folder, beside the parts that this module wrote.
+        memory = pickle.loads(published) if published else None  # noqa: S301
+    except (pickle.UnpicklingError, AttributeError, ImportError, EOFError, TypeError):
+        return None
+    return memory if isinstance(memory, Memory) else None
+
+
+def _key(work: Work, upstream: Mapping[str, Memory | None]) -> str:
+    before = [unit for unit in work.input_units() if unit.date < work.unit.date]
+    return work.hashed(
+        before=[(str(unit), work.content_hash(unit)) for unit in before],
+        streams={stream: memory and memory.key for stream, memory in upstream.items()},
+    )
+
+
+def _captured(work: Work, memory: Memory) -> Iterator[_Step]:
+    """Yield the segments that came, some at a time."""
+    for segments in capture.batches(work, after=memory.segment):
+        yield _Step({CAPTURED: segments}, segments[-1].number, {}, {}, None)
+
+
+def _streamed(work: Work, memory: Memory, upstream: Mapping[str, Memory | None]) -> Iterator[_Step]:
+    """Yield what the streams gained since the last run, if anything."""
+    new = {name: ups.parts[memory.read.get(name, 0) :] if ups else () for name, ups in upstream.items()}
+    segment = min((ups.segment for ups in upstream.values() if ups), default=0)
+    driving = next((parts for parts in new.values() if parts), None)
+    if driving is None and segment == memory.segment:
+        return
+    arrived = {name: work.lake.scan_parts(name, *work.unit[1:], parts) for name, parts in new.items()}
+    waiting: Mapping[str, pl.DataFrame] = {}
+    if len(arrived) > 1:
+        arrived, waiting = _aligned(arrived, memory.waiting)
+    yield _Step(
+        arrived,
+        segment,
+        {name: len(ups.parts) if ups else 0 for name, ups in upstream.items()},
+        waiting,
+        _span(driving or ()),
+    )
+
+
+def _aligned(
+    arrived: Mapping[str, pl.LazyFrame], waiting: Mapping[str, pl.DataFrame]
+) -> tuple[dict[str, pl.LazyFrame], dict[str, pl.DataFrame]]:
+    """Cut the streams at one event time: up to where each of them is known, so that none is stepped before another."""
+    frames = {name: rows.collect() for name, rows in arrived.items()}
+    frames = {name: pl.concat([waiting[name], rows]) if name in waiting else rows for name, rows in frames.items()}
+    ends = [rows.select(pl.col("ts_event").max()) for rows in frames.values() if rows.height]
+    until = pl.concat(ends).to_series().min() if ends else None
+    is_known = (pl.col("ts_event") < until).fill_null(value=False)
+    ready = {name: rows.filter(is_known).lazy() for name, rows in frames.items()}
+    return ready, {name: rows.filter(~is_known) for name, rows in frames.items()}
+
+
+def _stepped(work: Work, fold: Fold, memory: Memory, step: _Step) -> Memory:
+    lake, unit, contract = work.lake, work.unit, contract_of(work.unit.table)
+    state, built = fold.step(work, memory.fold, step.streams)
+    rows, held = built.rows, None
+    if contract.is_revised and "ts_open" in contract.sorted_by:
+        rows, held = _of_whole_intervals(pl.concat([memory.held, rows]) if memory.held is not None else rows)
+    parts, size = memory.parts, 0
+    if rows.height:
+        part = step.part or _ids(rows)
+        parts, size = (*parts, part), lake.write(*unit, rows, part=part).bytes
+    broken = built.quarantined if built.quarantined is not None else pl.DataFrame()
+    if broken.height:
+        quarantine.put(work.settings.quarantine, *unit, broken, part=memory.segment + 1)
+    memory = Memory(
+        key=memory.key,
+        fold=state,
+        segment=step.segment,
+        parts=parts,
+        read=step.read,
+        waiting=step.waiting,
+        held=held,
+        rows=memory.rows + rows.height,
+        bytes=memory.bytes + size,
+        quarantined=memory.quarantined + broken.height,
+        facts=built.facts,
+    )
+    lake.write_state(*unit, pickle.dumps(memory, protocol=5))
+    return memory
+
+
+def _of_whole_intervals(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows as they stand of the intervals that are over, and that of the last one."""
+    newest = rows.unique("ts_open", keep="last", maintain_order=True).sort("ts_open")
+    return newest.head(-1), newest.tail(1)
+
+
+def _span(parts: Sequence[Part]) -> Part | None:
+    return (min(first for first, _ in parts), max(last for _, last in parts)) if parts else None
+
+
+def _ids(rows: pl.DataFrame) -> Part:
+    first, last = ("first_trade_id", "last_trade_id") if "first_trade_id" in rows.columns else ("sequence", "sequence")
+    return int(rows[first].min()), int(rows[last].max())  # type: ignore[arg-type]  # ids are never null

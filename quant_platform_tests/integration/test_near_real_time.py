@@ -1,0 +1,125 @@
+"""From a closed segment to a partition: the sensors' ticks and the runs that they ask for, in a real instance."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from quant_platform.defs.build import build_defs
+from quant_platform.defs.instance import dagster_instance
+from quant_platform.defs.resources import DATE_TAG, SYMBOLS_TAG, Platform
+from quant_platform.pipeline.pending import FOLLOWING
+from quant_platform_tests.landed import at_ms, land, market
+
+DAY = date(2024, 3, 4)
+KEY = DAY.isoformat()
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class Location:
+    """The code location over one home, as the daemon sees it."""
+
+    def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
+        self.platform, self.instance = platform, instance
+        self.definitions = build_defs(resource_overrides={"platform": platform})
+
+    def tick(self, sensor: str, cursor: str | None = None) -> Any:
+        """Evaluate a sensor once."""
+        repository = self.definitions.get_repository_def()
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=cursor,
+            repository_def=repository,
+            resources={"platform": self.platform},
+        )
+        return repository.get_sensor_def(sensor).evaluate_tick(context)
+
+    def execute(self, job: str, request: dg.RunRequest) -> dg.DagsterRun:
+        """Run what a sensor asked for, as a run worker does."""
+        definition = self.definitions.resolve_job_def(job)
+        tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key}
+        run = self.instance.create_run_for_job(job_def=definition, tags=tags, run_config=QUIET)
+        execute_run(InMemoryJob(definition), run, self.instance)
+        found = self.instance.get_run_by_id(run.run_id)
+        assert found
+        return found
+
+    def materialized(self, table: str) -> set[str]:
+        """Return the dates that the UI shows as materialised."""
+        return self.instance.get_materialized_partitions(dg.AssetKey(table.split("/")))
+
+
+@pytest.fixture
+def location(market_: Any, tmp_path: Path) -> Iterator[Location]:
+    platform = Platform(market_.settings(tmp_path / "home"))
+    with dagster_instance(platform.settings) as instance:
+        yield Location(platform, instance)
+    platform.close()
+
+
+@pytest.fixture
+def market_(request: pytest.FixtureRequest) -> Any:
+    """Return the archive's market under a name that does not hide the captured one."""
+    return request.getfixturevalue("market")
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_segments_become_a_partition_and_the_close_makes_it_whole(location: Location) -> None:
+    settings, lines = location.platform.settings, market("AAA", at_ms(DAY, 9), seconds=600)
+    assert location.tick("near_real_time").run_requests == []
+    land(settings, "AAA", lines[:900], lines[900:])
+
+    (request,) = location.tick("near_real_time").run_requests
+    assert request.partition_key == KEY
+    assert (request.tags[DATE_TAG], request.tags[SYMBOLS_TAG]) == (KEY, "AAA")
+    assert location.execute("near_real_time", request).is_success
+    for table in FOLLOWING:
+        assert location.materialized(table) == {KEY}, table
+    trades = location.platform.engine.lake.scan("market/trades", ["AAA"], DAY, DAY).collect()
+    assert trades["trade_id"].to_list() == list(range(1, sum(b"@trade" in line for line in lines) + 1))
+
+    done = location.tick("near_real_time")
+    assert done.run_requests == []
+    assert done.cursor == "2"
+    assert location.tick("close_dates").run_requests == []
+
+    land(settings, "BBB", market("BBB", at_ms(DAY, 24) + 180_000, seconds=5))
+    (closing,) = location.tick("close_dates").run_requests
+    assert closing.tags[SYMBOLS_TAG] == "AAA"
+    location.execute("daily_market", closing)
+    assert location.platform.engine.lake.path("market/trades", "AAA", DAY).is_file()
+    assert location.tick("close_dates").run_requests == []
+    page = settings.reports / "daily_market" / f"{KEY}.html"
+    assert "AAA" in page.read_text()
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_date_has_one_run_at_a_time_and_rests_after_a_failure(location: Location) -> None:
+    settings, lines = location.platform.settings, market("AAA", at_ms(DAY, 9), seconds=60)
+    land(settings, "AAA", lines)
+    (request,) = location.tick("near_real_time").run_requests
+    job = location.definitions.resolve_job_def("near_real_time")
+    tags = {**request.tags, PARTITION_NAME_TAG: KEY}
+    queued = location.instance.create_run_for_job(job_def=job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert location.tick("near_real_time").run_requests == []
+    location.instance.report_run_failed(queued)
+    rests = location.tick("near_real_time")
+    assert rests.run_requests == []
+    assert KEY in rests.skip_message
+    land(settings, "BBB", market("BBB", at_ms(DAY, 33), seconds=5))
+    assert [r.partition_key for r in location.tick("near_real_time").run_requests] == ["2024-03-05"]
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_unknown_symbols_and_dates_before_the_start_are_passed_over(location: Location) -> None:
+    settings = location.platform.settings
+    land(settings, "GONE", market("GONE", at_ms(DAY, 9), seconds=5))
+    land(settings, "AAA", market("AAA", at_ms(date(1999, 1, 4), 9), seconds=5))
+    tick = location.tick("near_real_time")
+    assert tick.run_requests == []
