@@ -8,6 +8,8 @@ import json
 import zipfile
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from quant_platform.contracts._schema import contract_of
 from quant_platform.feeds import frames, lobster
 from quant_platform.feeds.recorded import Wanted
 from quant_platform.pipeline.engine import Engine
@@ -389,6 +392,54 @@ def test_spot_quotes_are_dated_by_the_running_median(real_data: Path) -> None:
     np.testing.assert_allclose(np.array(ns(ours)), np.array(expected), atol=1, rtol=0)  # halves round either way
     behind_ms = (ours["ts_event"] - ours["ts_recv"]).dt.total_microseconds() / 1_000
     assert 1_250 < behind_ms.min() <= behind_ms.max() < 1_290
+
+
+@pytest.mark.parametrize("venue", ["binance_usdm", "binance_spot"])
+@pytest.mark.parametrize("table", ["market/trades", "market/quotes", "market/book"])
+def test_frames_stepped_in_pieces_equal_the_whole_day(real_data: Path, venue: str, table: str) -> None:
+    wanted = Wanted(table=table, symbol="S", venue_symbol="ETHUSDT", date=FRAMES_DAY, venue=venue)
+    recording = frames.find(real_data / FRAMES_FOLDER, wanted)
+    assert recording is not None
+    lines = pl.concat(frames.lines_of(recording.own[0]))
+    state, rows = frames.initial(), []
+    for start, stop in pairwise([0, 7, 1_000, 1_001, 20_000, lines.height]):
+        state, found = frames.step(state, lines[start:stop], wanted)
+        assert found.broken.is_empty()
+        rows.append(found.rows)
+
+    day = frames.read_day(recording, wanted).rows
+
+    is_of_day = pl.col("ts_event").dt.date() == FRAMES_DAY
+    stepped = pl.concat(rows).filter(is_of_day).sort(contract_of(table).sorted_by)
+    assert stepped.equals(day)
+
+
+def test_frames_that_were_lost_and_refilled_give_every_trade_once(real_data: Path) -> None:
+    raw = of_kind(frame_lines(real_data, USDM_FILE), "trade")
+    lost = raw[2_000:3_500]
+    streamed = [*raw[:2_000], *raw[3_500:3_900]]
+    # As the venue aggregates: prints of one moment, price and side. The refill overlaps what was captured.
+    aggregates = [
+        {"f": group[0]["t"], "l": group[-1]["t"], "q": str(sum(Decimal(d["q"]) for d in group))}
+        | {name: group[0][name] for name in ("T", "p", "m")}
+        for _, prints in groupby((d for _, d in raw[1_990:3_510]), key=itemgetter("T", "p", "m"))
+        for group in [list(prints)]
+    ]
+    texts = [
+        *(f'{local} {{"stream":"ethusdt@trade","data":{json.dumps(d)}}}' for local, d in streamed),
+        *(f'{raw[3_900][0]} {{"stream":"ethusdt@aggTrade","data":{json.dumps(d)},"refill":true}}' for d in aggregates),
+        *(f'{local} {{"stream":"ethusdt@trade","data":{json.dumps(d)}}}' for local, d in raw[3_895:]),
+    ]
+    wanted = Wanted(table="market/trades", symbol="S", venue_symbol="ETHUSDT", date=FRAMES_DAY, venue="binance_usdm")
+
+    rows = frames.step(frames.initial(), pl.DataFrame({"place": range(len(texts)), "text": texts}), wanted)[1].rows
+
+    ranges = rows.select("first_trade_id", "last_trade_id").rows()
+    assert [n for first, last in sorted(ranges) for n in range(first, last + 1)] == [d["t"] for _, d in raw]
+    refilled = rows.filter(pl.col("trade_id").is_between(lost[0][1]["t"], lost[-1][1]["t"]))
+    assert refilled.height < len(lost)
+    assert sum(map(Decimal, refilled["size"].drop_nulls().cast(pl.String))) <= sum(Decimal(d["q"]) for _, d in lost)
+    assert refilled["size"].null_count() <= 2  # at the edges
 
 
 def test_second_run_finds_everything_up_to_date(home: Home) -> None:

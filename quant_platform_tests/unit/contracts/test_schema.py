@@ -78,7 +78,7 @@ def test_split_of_all_bad_rows_keeps_the_dtypes_of_the_good() -> None:
         ({"trade_id": -1, "first_trade_id": -1}, "first_trade_id|min,trade_id|min"),
         ({"last_trade_id": 6}, "ids_in_order"),
         ({"trade_id": 6}, "ids_in_order"),
-        ({"price": -1.0, "size": None, "last_trade_id": 3}, "ids_in_order,price|min_exclusive,size|nullability"),
+        ({"price": -1.0, "size": -1.0, "last_trade_id": 3}, "ids_in_order,price|min_exclusive,size|min_exclusive"),
     ],
 )
 def test_split_names_every_rule_that_a_row_breaks(change: dict[str, Any], broken: str) -> None:

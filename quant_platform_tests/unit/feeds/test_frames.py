@@ -164,6 +164,45 @@ def test_estimated_times_go_on_from_the_date_before(folder):
     assert parsed.rows["ts_event"].dt.timestamp("ns").to_list() == [midnight_ns + 5 + 10**9]
 
 
+def test_spot_quotes_of_a_recording_without_any_time_are_quarantined(folder):
+    lines = [spot_ticker(n, NOON_MS * 1_000_000 + n) for n in range(2)]
+
+    parsed = read(folder(lines, "spot_btcusdt_20240808.jsonl"), "quotes", venue="binance_spot")
+
+    assert parsed.rows.height == 0
+    assert broken(parsed) == [
+        ("ts_event|nullability", "spot_btcusdt_20240808.jsonl", n, text) for n, text in enumerate(lines, start=1)
+    ]
+
+
+def test_a_tape_of_aggregates_says_so(folder):
+    data = {"T": NOON_MS, "a": 1, "f": 7, "l": 9, "p": "61800.30", "q": "0.5", "m": True}
+
+    parsed = read(folder([line(stream("aggTrade", data), NOON_MS)]), "trades")
+
+    assert parsed.rows.select("trade_id", "last_trade_id").rows() == [(7, 9)]
+    assert parsed.facts == {"out_of_order": "0", "tape": "aggTrades"}
+
+
+def test_a_tape_of_trades_with_a_refilled_aggregate_is_one_of_trades(folder):
+    data = {"T": NOON_MS, "a": 1, "f": 7, "l": 9, "p": "61800.30", "q": "0.5", "m": True}
+
+    parsed = read(folder([trade(7), line(stream("aggTrade", data) | {"refill": True}, NOON_MS)]), "trades")
+
+    assert parsed.rows.select("trade_id", "last_trade_id", "size").rows() == [(7, 7, 0.006), (8, 9, None)]
+    assert parsed.facts["tape"] == "trades"
+
+
+def test_gaps_belong_to_the_date_on_which_they_end(folder):
+    midnight_ns = MIDNIGHT_MS * 1_000_000
+    gaps = [
+        line(stream("gap", {"first_id": n, "last_id": n, "ts_start": midnight_ns - 9, "ts_end": end}), MIDNIGHT_MS)
+        for n, end in enumerate([midnight_ns - 1, midnight_ns])
+    ]
+
+    assert read(folder(gaps), "gaps").rows["first_id"].to_list() == [1]
+
+
 def test_book_follows_snapshot_and_diffs(folder):
     lines = [
         depth(5, 9, NOON_MS - 2),
@@ -352,9 +391,13 @@ def test_bad_diff_is_quarantined_and_breaks_the_sequence(folder, levels, rule):
 
 
 def test_bad_line_of_a_neighbour_is_reported_on_its_own_date(folder):
-    folder(["hello"], "usdm_btcusdt_20240807.jsonl")
+    near_ms = MIDNIGHT_MS - 1
+    wrong = ["hello", trade(5, near_ms)[:-1], trade(6, near_ms, price="0"), trade(7, near_ms, T=NOON_MS - 3 * DAY_MS)]
+    folder(wrong, "usdm_btcusdt_20240807.jsonl")
+    early = [broken(read(folder([trade(1)]), "trades", date=DATE - dt.timedelta(days=n))) for n in (0, 1)]
 
-    assert read(folder([trade(1)]), "trades").quarantined.height == 0
+    assert early[0] == []
+    assert [row[2] for row in early[1]] == [1, 2, 3, 4]
 
 
 def test_one_bad_line_among_many_is_found(folder):
