@@ -90,7 +90,7 @@ def _land(settings: object, symbol: str, ticks: int) -> None:
         ask=(pl.col("price") + 0.1).round(1),
     )
     name, wire = settings.instrument(symbol).venue_symbol.lower(), settings.instrument(symbol).venue_symbol
-    head = pl.format('{} {"stream":"' + name + "@", (pl.col("ms") + 5) * 1_000_000)
+    head = pl.concat_str((pl.col("ms") + 5) * 1_000_000, pl.lit(f' {{"stream":"{name}@'))
     trade = pl.concat_str(
         pl.lit('trade","data":{"e":"trade","E":'),
         pl.col("ms"),

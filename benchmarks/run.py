@@ -11,7 +11,19 @@ from tempfile import TemporaryDirectory
 from _results import render, store
 
 ROUNDS = 7
-BENCHMARKS = ["bars", "bytes_per_tick", "ingest", "signing", "backfill", "demo", "order_flow", "order_book"]
+BENCHMARKS = [
+    "bars",
+    "bytes_per_tick",
+    "ingest",
+    "signing",
+    "backfill",
+    "demo",
+    "order_flow",
+    "order_book",
+    "capture",
+    "landing",
+    "near_real_time",
+]
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import ast
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date as Date  # noqa: N812  # `date` names fields here
 from enum import StrEnum
@@ -318,20 +318,37 @@ def _closure(modules: tuple[str, ...]) -> frozenset[tuple[str, str]]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found:
-            continue
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ValueError(f"A recipe names the module '{name}', which does not exist.")
-        found[name] = Path(spec.origin).read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(found[name])):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            waiting += [n for n in names if n.startswith(_HASHED_PACKAGES) and _is_module(n)]
+        if name not in found:
+            found[name], imported = _module(name)
+            waiting += imported
     return frozenset(found.items())
 
 
+@cache
+def _module(name: str) -> tuple[str, list[str]]:
+    """Return a module's source, and which modules it imports of those that shape values."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"A recipe names the module '{name}', which does not exist.")
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    imported = []
+    for node in _statements(ast.parse(source).body):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        imported += [n for n in names if n.startswith(_HASHED_PACKAGES) and _is_module(n)]
+    return source, imported
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Yield statements, and those within them; expressions hold no imports, and are most of a tree."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "handlers", "finalbody"):
+            yield from _statements(getattr(node, part, ()))
+
+
+@cache
 def _is_module(name: str) -> bool:
     try:
         return find_spec(name) is not None

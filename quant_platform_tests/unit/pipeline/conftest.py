@@ -1,5 +1,6 @@
 """A small archive of hand-written days, and engines over it that build in this process."""
 
+import functools
 import hashlib
 import os
 import zipfile
@@ -51,10 +52,31 @@ def tape(day: date, *, trades: int = 40, price: float = 100.0) -> list[str]:
     ]
 
 
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("QP_")]:
-        monkeypatch.delenv(name)
+@pytest.fixture(autouse=True, scope="module")
+def _own_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("QP_")]:
+            patch.delenv(name)
+        yield
+
+
+def settings_below(
+    root: Path, *, home: str = "home", latency_ms: float = 50.0, instrument: dict | None = None, **given: Any
+) -> Settings:
+    """Return settings over the archive in that folder; what is named replaces the defaults."""
+    row = {"feed": "binance_usdm", "tick_size": 0.1, "lot_size": 0.001} | (instrument or {})
+    feed = BinanceFeed(
+        ws_url="ws://none",
+        rest_url="http://none",
+        archive_url=(root / "archive").as_uri(),
+        assumed_latency_ms=latency_ms,
+    )
+    defaults = {
+        "feeds": Feeds(binance_usdm=feed),
+        "instruments": tuple(Instrument(symbol=s, venue_symbol=s, **row) for s in SYMBOLS),
+        "pipeline": {"workers": 0},
+    }
+    return Settings(home=root / home, **(defaults | given))
 
 
 @pytest.fixture
@@ -66,23 +88,7 @@ def archive(tmp_path: Path) -> Archive:
 @pytest.fixture
 def settings(tmp_path: Path) -> Callable[..., Settings]:
     """Return settings over the archive; what is named replaces the defaults."""
-
-    def make(*, home: str = "home", latency_ms: float = 50.0, instrument: dict | None = None, **given: Any) -> Settings:
-        row = {"feed": "binance_usdm", "tick_size": 0.1, "lot_size": 0.001} | (instrument or {})
-        feed = BinanceFeed(
-            ws_url="ws://none",
-            rest_url="http://none",
-            archive_url=(tmp_path / "archive").as_uri(),
-            assumed_latency_ms=latency_ms,
-        )
-        defaults = {
-            "feeds": Feeds(binance_usdm=feed),
-            "instruments": tuple(Instrument(symbol=s, venue_symbol=s, **row) for s in SYMBOLS),
-            "pipeline": {"workers": 0},
-        }
-        return Settings(home=tmp_path / home, **(defaults | given))
-
-    return make
+    return functools.partial(settings_below, tmp_path)
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
 """Building units over a small archive, in this process: what is built, skipped, refused, and what goes stale."""
 
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +13,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from filelock import FileLock
 
 from quant_platform.pipeline import engine as engine_module
 from quant_platform.pipeline.engine import Engine
@@ -107,27 +102,27 @@ def test_footer_says_key_code_checks_and_source(filled: Archive, engine: MakeEng
     assert outcome.checks["contract"].detail.startswith("0 of 40 rows broke a rule")
 
 
-def test_second_run_skips_what_is_up_to_date(filled: Archive, engine: MakeEngine) -> None:
+def test_second_run_skips_what_is_up_to_date(finished: Archive, engine: MakeEngine) -> None:
     one = engine()
-    first = run(one)
+    first = {o.unit: o for o in one.ledger.outcomes()}
     before = stamps(one)
     second = run(one)
-    assert [replace(o, is_skipped=False) for o in second] == first  # seconds too: they are the file's
+    assert {o.unit: replace(o, is_skipped=False) for o in second} == first  # seconds too: they are the file's
     assert all(o.is_skipped for o in second)
     assert stamps(one) == before
 
 
-def test_lost_ledger_is_adopted_from_footers_without_rebuilding(filled: Archive, engine: MakeEngine) -> None:
+def test_lost_ledger_is_adopted_from_footers_without_rebuilding(finished: Archive, engine: MakeEngine) -> None:
     one = engine()
-    first = run(one)
+    first = {o.unit: replace(o, seconds=0.0) for o in one.ledger.outcomes()}
     before = stamps(one)
     for left in one.settings.home.glob("ledger.sqlite*"):
         left.unlink()
     again = engine()
     assert all(o.is_skipped and o.status is UnitStatus.OK for o in run(again))
     assert stamps(again) == before
-    assert {o.unit for o in again.ledger.outcomes()} == {o.unit for o in first}
-    assert [replace(o, seconds=0.0) for o in first] == [replace(o, seconds=0.0, is_skipped=False) for o in run(again)]
+    assert {o.unit for o in again.ledger.outcomes()} == first.keys()
+    assert {o.unit: replace(o, seconds=0.0, is_skipped=False) for o in run(again)} == first
     assert again.stale() == []
 
 
@@ -264,9 +259,8 @@ def test_forced_rebuild_gives_identical_bytes(finished: Archive, engine: MakeEng
     assert all(stamps(one)[name] != inode for name, inode in inodes.items())
 
 
-def test_other_home_gives_identical_bytes(filled: Archive, engine: MakeEngine) -> None:
+def test_other_home_gives_identical_bytes(finished: Archive, engine: MakeEngine) -> None:
     one, other = engine(), engine(home="other")
-    run(one)
     run(other)
     assert contents(one) == contents(other)
 
@@ -414,42 +408,3 @@ def test_memory_budget_bounds_what_is_under_way(
     one._pool = ThreadPoolExecutor(8)
     assert len(one.run(TRADES, SYMBOLS, DAYS)) == 6
     assert peak == expected  # 400 MB are allowed for each fetch; one unit always runs
-
-
-RUNNER = """
-import sys
-from datetime import date
-from pathlib import Path
-from quant_platform.pipeline.engine import build_unit
-from quant_platform.pipeline.units import Unit
-from quant_platform.settings import load_settings
-
-settings = load_settings(Path(sys.argv[1]))
-print("ready", flush=True)
-outcome = build_unit(Unit("market/trades", "AAA", date(2024, 8, 8)), settings)
-print(outcome.status, "skipped" if outcome.is_skipped else "built", flush=True)
-"""
-
-
-def test_second_run_on_the_same_unit_waits_and_then_skips(
-    filled: Archive, settings: Callable[..., Settings], tmp_path: Path
-) -> None:
-    config = tmp_path / "platform.json"  # which is YAML too
-    config.write_text(settings(pipeline={"workers": 2}).model_dump_json(exclude={"redis_url"}))
-    lock = settings().home / "locks" / TRADES / MIDDLE.isoformat() / "AAA.lock"
-    lock.parent.mkdir(parents=True)
-    runners = []
-    with FileLock(lock):
-        for _ in range(2):
-            runner = subprocess.Popen(
-                [sys.executable, "-c", RUNNER, str(config)], stdout=subprocess.PIPE, text=True, env=os.environ
-            )
-            runners.append(runner)
-        for runner in runners:
-            assert runner.stdout
-            assert runner.stdout.readline() == "ready\n"
-        time.sleep(1)
-        assert [runner.poll() for runner in runners] == [None, None]
-        assert not (settings().home / "lake").exists()  # both wait
-    answers = sorted(runner.communicate(timeout=60)[0].strip() for runner in runners)
-    assert answers == ["ok built", "ok skipped"]

@@ -1,7 +1,5 @@
 """The index of units: what it keeps, what it can make anew from the files, and several writers at once."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -130,42 +128,3 @@ def test_rebuild_passes_over_files_of_others(engine: Callable[..., Engine], arch
     one.lake.scan(TRADES).collect().write_parquet(path.with_name("FOREIGN.parquet"))
     assert one.ledger.rebuild(one.lake) == []
     assert [outcome.unit.symbol for outcome in one.ledger.outcomes()] == ["AAA"]
-
-
-WRITER = """
-import sys
-from datetime import date, timedelta
-from pathlib import Path
-from quant_platform.pipeline.ledger import Ledger
-from quant_platform.pipeline.units import Outcome, Unit, UnitStatus
-
-path, symbol = Path(sys.argv[1]), sys.argv[2]
-print("ready", flush=True)
-sys.stdin.readline()
-for n in range(100):
-    ledger = Ledger(path) if n % 10 == 0 else ledger
-    ledger.record([Outcome(Unit("market/trades", symbol, date(2024, 1, 1) + timedelta(days=n)), UnitStatus.OK)])
-"""
-
-
-def test_two_processes_write_at_once_and_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "home" / "ledger.sqlite"  # made by both at once
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), symbol],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for symbol in "AB"
-    ]
-    for writer in writers:
-        assert writer.stdout
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        assert writer.stdin
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    assert [writer.communicate(timeout=60)[1] for writer in writers] == ["", ""]
-    assert len(Ledger(path).outcomes()) == 200

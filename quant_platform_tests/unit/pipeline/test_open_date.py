@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -14,18 +15,21 @@ from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.pending import FOLLOWING, closing, pending
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Outcome, Unit, UnitStatus, Work
-from quant_platform_tests.unit.pipeline.conftest import MakeEngine
 from quant_platform_tests.landed import at_ms, land, market
+from quant_platform_tests.unit.pipeline.conftest import MakeEngine
 
 DAY = date(2024, 8, 8)
 SYMBOL = "AAA"
 CLOSED = datetime(2024, 8, 9, tzinfo=UTC)
+TRADES, GAPS, SECONDS, MINUTES = "market/trades", "market/gaps", "market/bars_1s", "market/bars_1m"
 OTHERS = ["statistics/price_statistics", "statistics/liquidity", "microstructure/closing_imbalance"]
 
 
-def follow(engine: Engine, day: date = DAY, *, closed_before: datetime | None = None) -> dict[str, Outcome]:
-    """Take the date through every table that follows it."""
-    return {table: engine.run(table, [SYMBOL], [day], closed_before=closed_before)[0] for table in FOLLOWING}
+def follow(
+    engine: Engine, day: date = DAY, tables: Sequence[str] = FOLLOWING, *, closed_before: datetime | None = None
+) -> dict[str, Outcome]:
+    """Take the date through every table that follows it, or through those alone."""
+    return {table: engine.run(table, [SYMBOL], [day], closed_before=closed_before)[0] for table in tables}
 
 
 def rows(engine: Engine, table: str, day: date = DAY) -> pl.DataFrame:
@@ -86,14 +90,14 @@ def test_nothing_new_is_nothing_done(engine: MakeEngine, lines: list[bytes]) -> 
 def test_part_of_a_killed_run_goes(engine: MakeEngine, lines: list[bytes]) -> None:
     one = engine()
     land(one.settings, SYMBOL, lines[:500])
-    follow(one)
+    follow(one, tables=[TRADES])
     state = one.lake.read_state("market/trades", SYMBOL, DAY)
     land(one.settings, SYMBOL, lines[500:600])
     one.run("market/trades", [SYMBOL], [DAY])
     assert state is not None
     one.lake.write_state("market/trades", SYMBOL, DAY, state)  # the part was published, its memory was not
     land(one.settings, SYMBOL, lines[600:900])
-    follow(one)
+    follow(one, tables=[TRADES])
     ids = rows(one, "market/trades")["trade_id"]
     assert ids.to_list() == list(range(1, sum(b"@trade" in line for line in lines[:900]) + 1))
 
@@ -114,7 +118,7 @@ def test_segment_over_midnight_is_of_both_dates(engine: MakeEngine) -> None:
     land(one.settings, SYMBOL, lines)
     assert sorted(pending(one.settings, one.ledger).symbols) == [DAY, following]
     for day in (DAY, following):
-        follow(one, day)
+        follow(one, day, [TRADES])
     before, after = (rows(one, "market/trades", day) for day in (DAY, following))
     assert before.height + after.height == sum(b"@trade" in line for line in lines)
     assert before["ts_event"].max() < CLOSED <= after["ts_event"].min()
@@ -185,7 +189,7 @@ def test_hole_is_open_until_its_refill_is_landed(engine: MakeEngine) -> None:
     trades = [line for line in lines if b"@trade" in line]
     lost = trades[20:25]
     land(one.settings, SYMBOL, [line for line in lines if line not in lost])
-    follow(one)
+    follow(one, tables=[TRADES, GAPS])
     gaps = rows(one, "market/gaps")
     assert gaps.select("first_id", "last_id", "missing", "status", "filled_by").rows() == [(21, 25, 5, "open", None)]
 
@@ -198,9 +202,9 @@ def test_hole_is_open_until_its_refill_is_landed(engine: MakeEngine) -> None:
     )
     start, end = (gaps[name].dt.epoch("ns")[0] for name in ("ts_start", "ts_end"))
     land(one.settings, SYMBOL, [refill % (now, (start + end) // 2_000_000), fate % (now + 1, start, end)])
-    follow(one)
+    follow(one, tables=[TRADES, GAPS])
     for closed_before in (None, CLOSED):
-        follow(one, closed_before=closed_before)
+        follow(one, tables=[TRADES, GAPS], closed_before=closed_before)
         gaps = rows(one, "market/gaps")
         assert gaps.select("first_id", "last_id", "status", "filled_by").rows() == [(21, 25, "filled", "aggTrades")]
         refilled = rows(one, "market/trades").filter(pl.col("first_trade_id") != pl.col("last_trade_id"))
@@ -212,10 +216,10 @@ def test_late_trade_revises_its_bar(engine: MakeEngine) -> None:
     lines = market(SYMBOL, at_ms(DAY, 9), seconds=180)
     late = next(line for line in lines if b"@trade" in line)
     land(one.settings, SYMBOL, [line for line in lines if line != late])
-    follow(one)
+    follow(one, tables=[TRADES, SECONDS, MINUTES])
     before = rows(one, "market/bars_1m")
     land(one.settings, SYMBOL, [b"%d %s" % (int(lines[-1].split(b" ")[0]) + 1, late.split(b" ", 1)[1])])
-    follow(one)
+    follow(one, tables=[TRADES, SECONDS, MINUTES])
     after = rows(one, "market/bars_1m")
     assert after["trade_count"][0] == before["trade_count"][0] + 1
     assert after["revision"][0] == 1

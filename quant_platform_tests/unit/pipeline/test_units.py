@@ -144,9 +144,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(units, "_HASHED_PACKAGES", ("hashed_sample",))
-    units._closure.cache_clear()
+    for cached in (units._closure, units._module, units._is_module):
+        cached.cache_clear()
     yield folder
-    units._closure.cache_clear()
+    for cached in (units._closure, units._module, units._is_module):
+        cached.cache_clear()
     for name in [name for name in sys.modules if name.startswith("hashed_sample")]:
         del sys.modules[name]
 
@@ -156,7 +158,8 @@ def nothing(_: Work) -> Built:
 
 
 def version() -> str:
-    units._closure.cache_clear()
+    for cached in (units._closure, units._module, units._is_module):
+        cached.cache_clear()
     return Recipe("market/trades", nothing, ("hashed_sample.a",)).code_version
 
 
