@@ -12,12 +12,12 @@ import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-from filelock import FileLock, Timeout
 
 from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.jobs import QUIET
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, SYMBOLS_TAG, Platform
+from quant_platform.defs.run_locks import end_killed, run_lock
 from quant_platform.pipeline.units import Outcome
 
 _EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION
@@ -66,11 +66,10 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         CLOSED_BEFORE_TAG: (datetime.now(UTC) - _LATE).isoformat(),
     }
     with dagster_instance(platform.settings) as instance:
-        running = platform.settings.home / "locks" / "backfills"
-        _end_killed(instance, running)
+        end_killed(instance, platform.run_locks)
         # `execute_in_process` would put its own executor in our executor's place, and stop at the first failure.
         run = instance.create_run_for_job(job_def=job, tags=tags, run_config=QUIET)
-        lock = FileLock(running / f"{run.run_id}.lock")
+        lock = run_lock(platform.run_locks, run.run_id)
         with lock:
             events = list(execute_run_iterator(InMemoryJob(job), run, instance))
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -82,20 +81,6 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
     passed = [e.asset_check_evaluation_data.passed for e in events if e.event_type is _EVALUATED]
     done.checks_passed, done.checks_failed = sum(passed), len(passed) - sum(passed)
     return done
-
-
-def _end_killed(instance: dg.DagsterInstance, running: Path) -> None:
-    """Mark the runs of killed backfills as failed: they hold a lock no more, and nobody else would tell the UI."""
-    running.mkdir(parents=True, exist_ok=True)
-    for path in running.glob("*.lock"):
-        try:
-            with FileLock(path, timeout=0):
-                run = instance.get_run_by_id(path.stem)
-                if run and not run.is_finished:
-                    instance.report_run_failed(run, "Its process was killed. What it finished stands: run it again.")
-        except Timeout:
-            continue  # at work
-        path.unlink(missing_ok=True)
 
 
 def _step_errors(events: Iterable[dg.DagsterEvent]) -> dict[str, str]:

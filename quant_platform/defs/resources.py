@@ -1,9 +1,14 @@
 """What asset bodies are handed: the settings, the engine, and which symbols a run is for."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from quant_platform.defs.run_locks import run_lock
 from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.units import Outcome
 from quant_platform.settings import Settings, load_settings
@@ -28,6 +33,7 @@ class Platform:
         self._settings = settings
         self.is_forced = is_forced
         self.observers: list[Callable[[Outcome], None]] = []
+        self._lives: dict[str, FileLock] = {}
 
     @cached_property
     def settings(self) -> Settings:
@@ -38,6 +44,18 @@ class Platform:
     def engine(self) -> Engine:
         """The engine; its pool starts with the first unit and ends with the process, or with `close`."""
         return Engine(self.settings)
+
+    @property
+    def run_locks(self) -> Path:
+        """Where the locks of living runs lie."""
+        return self.settings.home / "locks" / "runs"
+
+    def live_as(self, run_id: str) -> None:
+        """Hold the run's lock for as long as this process lives, unless whoever started it here holds it already."""
+        if run_id not in self._lives:
+            self._lives[run_id] = run_lock(self.run_locks, run_id)
+            with suppress(Timeout):
+                self._lives[run_id].acquire(timeout=0)
 
     def symbols(self, run_tags: Mapping[str, str]) -> list[str]:
         """Return the run's symbols: those of its `qp/symbols` tag, else every configured one.
@@ -56,6 +74,8 @@ class Platform:
         return datetime.fromisoformat(tag) if tag else None
 
     def close(self) -> None:
-        """Stop the engine's pool, if it ever started."""
+        """Stop the engine's pool, if it ever started, and let go of the runs' locks."""
         if "engine" in self.__dict__:
             self.engine.close()
+        for lock in self._lives.values():
+            lock.release()

@@ -11,11 +11,12 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from quant_platform.defs.jobs import QUIET
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, DATE_TAG, SYMBOLS_TAG, Platform
+from quant_platform.defs.run_locks import end_killed
 from quant_platform.pipeline import pending
 
 # The daemon looks at sensors every five seconds, whatever they ask for.
 _INTERVAL_S = 5
-_AFTER_A_FAILURE = timedelta(minutes=1)
+_AFTER_A_FAILURE = timedelta(seconds=30)
 
 
 def near_real_time(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -29,6 +30,7 @@ def near_real_time(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
         description="Manifest of the landing − ledger = pending; one run a date at a time.",
     )
     def segments(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> Any:
+        end_killed(context.instance, platform.run_locks)
         found = pending.pending(platform.settings, platform.engine.ledger, int(context.cursor or 0))
         context.update_cursor(str(found.position))
         yield from _requests(context, platform, job.name, {day: (names, {}) for day, names in found.symbols.items()})

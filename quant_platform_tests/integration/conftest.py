@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 from quant_platform.settings import Instrument, Settings, load_settings
 from quant_platform.simulation.market import MarketParams, write_archive
@@ -71,17 +72,43 @@ def written_config(root: Path, archive: Path) -> Path:
     return path
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder once for all workers of a test run: `(name, make)` calls `make` with the folder to fill."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        root, finished = shared / name, shared / f"{name}.finished"
+        with FileLock(shared / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(root, ignore_errors=True)  # of a worker that failed half-way
+                root.mkdir()
+                make(root)
+                finished.touch()
+        return root
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def market(once: Once) -> Market:
     """Return the simulated market; whoever spoils files works on a copy."""
-    root = tmp_path_factory.mktemp("market")
     instruments = [
         Instrument(symbol=s, venue_symbol=s, feed="binance_usdm", tick_size=0.1, lot_size=0.001) for s in SYMBOLS
     ]
     few = MarketParams(trades_per_day=2_000, quotes_per_day=2_000)
-    (root / "archive").mkdir()
-    write_archive(root / "archive", instruments=instruments, dates=DAYS, params=few)
-    return Market(root / "archive", written_config(root, root / "archive"))
+
+    def make(root: Path) -> None:
+        (root / "archive").mkdir()
+        write_archive(root / "archive", instruments=instruments, dates=DAYS, params=few)
+        written_config(root, root / "archive")
+
+    root = once("market", make)
+    return Market(root / "archive", root / "platform.yaml")
 
 
 @pytest.fixture
@@ -151,12 +178,14 @@ def qp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_
 
 
 @pytest.fixture(scope="session")
-def filled(market: Market, tmp_path_factory: pytest.TempPathFactory, qp_process: Qp) -> Path:
+def filled(market: Market, once: Once, qp_process: Qp) -> Path:
     """Return a home that `qp backfill` filled with the first two days; tests only read it."""
-    home = tmp_path_factory.mktemp("filled") / "home"
-    said = qp_process(home, market.config, "backfill", "--from", str(DAYS[0]), "--to", str(DAYS[1]))
-    assert said.code == 0, said
-    return home
+
+    def make(root: Path) -> None:
+        said = qp_process(root / "home", market.config, "backfill", "--from", str(DAYS[0]), "--to", str(DAYS[1]))
+        assert said.code == 0, said
+
+    return once("filled", make) / "home"
 
 
 @pytest.fixture
