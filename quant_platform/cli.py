@@ -119,8 +119,9 @@ def collect(
 
     settings = _settings()
     if what == "status":
-        _show(collector.status(settings), as_json=as_json, nothing="No collector is running. `qp collect` starts one.")
-        return
+        running = collector.status(settings)
+        _show(running, as_json=as_json, nothing="No collector is running. `qp collect` starts one.")
+        raise typer.Exit(0 if running else 1)
     if what:
         raise SettingsError(f"`qp collect {what}` is not known: it is `qp collect`, or `qp collect status`.")
     chosen = [settings.instrument(name.strip()) for name in symbols.split(",") if name.strip()]

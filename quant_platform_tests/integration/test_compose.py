@@ -155,8 +155,8 @@ def pongs(port: int) -> bool:
         return False
 
 
-def test_compose_has_the_three_services() -> None:
-    assert set(SERVICES) == {"webserver", "daemon", "redis"}
+def test_compose_has_the_four_services() -> None:
+    assert set(SERVICES) == {"webserver", "daemon", "collector", "redis"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -175,7 +175,7 @@ def test_compose_starts_the_daemon_after_the_webserver_made_the_instance() -> No
     assert SERVICES["daemon"]["depends_on"]["webserver"] == {"condition": "service_healthy"}
 
 
-@pytest.mark.parametrize("name", ["webserver", "daemon"])
+@pytest.mark.parametrize("name", ["webserver", "daemon", "collector"])
 def test_compose_environment_is_what_the_settings_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in SERVICES[name]["environment"].items():
         monkeypatch.setenv(key, value)
@@ -209,6 +209,12 @@ def test_daemon_command_reports_its_heartbeats_and_leaves_no_process(home: Path)
         until(lambda: expected <= set(instance.get_daemon_heartbeats()), daemon, timeout_s=150)
 
         assert is_healthy("daemon", daemon)
+
+
+def test_collector_command_is_healthy_while_it_runs_and_leaves_no_process(home: Path) -> None:
+    with started("collector", home) as collector:
+        until(lambda: is_healthy("collector", collector), collector, timeout_s=60)
+    assert not is_healthy("collector", collector)
 
 
 def test_redis_command_answers_and_leaves_no_process(home: Path) -> None:

@@ -11,11 +11,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import psutil
 import pytest
+import redis
+
+from quant_platform.storage.lake import Lake
 
 ASSETS = "{ assetNodes { assetKey { path } } }"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -56,10 +61,13 @@ def tree(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 @contextmanager
-def running(qp_started: Any, home: Path, config: Path, stop_with: signal.Signals) -> Iterator[Up]:
+def running(
+    qp_started: Any, home: Path, config: Path, stop_with: signal.Signals, *options: str, **more: str
+) -> Iterator[Up]:
     """Start `qp up` until its UI lists assets; afterwards stop it and see that nothing stays."""
     port, files_port = ports()
-    process = qp_started(home, config, "up", QP_UI__PORT=str(port), QP_UI__FILES_PORT=str(files_port))
+    more |= {"QP_UI__PORT": str(port), "QP_UI__FILES_PORT": str(files_port)}
+    process = qp_started(home, config, "up", *options, **more)
     family: list[psutil.Process] = []
     try:
         deadline = time.monotonic() + 120
@@ -205,3 +213,21 @@ def test_taken_port_is_a_sentence(qp_process: Any, market: Any, tmp_path: Path, 
     assert f"Port {number} of 127.0.0.1 is taken" in said.text
     assert name in said.text
     assert "Traceback" not in said.text
+
+
+def test_replayed_market_is_captured_and_in_todays_partition(
+    filled: Path, market: Any, qp_started: Any, tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(filled, tmp_path / "home"))
+    replay_port, _ = ports()
+    short = {"QP_CAPTURE__SEGMENT_S": "3", "QP_UI__REPLAY_PORT": str(replay_port)}
+    with running(qp_started, home, market.config, signal.SIGTERM, "--replay", **short):
+        lake, today = Lake((home / "lake").as_uri()), datetime.now(UTC).date()
+        deadline = time.monotonic() + 150
+        while lake.scan("market/trades", start=today).select(pl.len()).collect().item() == 0:
+            assert time.monotonic() < deadline, "nothing came into today's partition"
+            time.sleep(0.5)
+        with redis.Redis.from_url((home / "redis" / "url").read_text().strip()) as store:
+            assert {key.decode().split(":")[0] for key in store.keys("*")} == {"market"}
+            assert all(store.ttl(key) > 0 for key in store.keys("*"))
+    assert lake.scan("market/trades", start=today).collect()["trade_id"].is_unique().all()
