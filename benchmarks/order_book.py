@@ -109,7 +109,7 @@ def ours(file: str) -> Job:
 
     from quant_platform.calculators.order_book import order_book_imbalance
 
-    frame = pl.read_parquet(file)
+    frame = pl.read_parquet(file).rechunk()
     return lambda: order_book_imbalance(frame)
 
 

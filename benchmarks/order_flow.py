@@ -62,6 +62,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
         ],
         notes=[
             f"Simulated: {TRADES // TRADES_PER_S} s of {TRADES_PER_S} trades/s of each symbol, orders of several fills",
+            "flow_clusters and hidden_orders use all cores; so does Polars in all",
             "Two quotes and one book of five levels a trade; rows are sorted by symbol and time",
             "The signed tape that most take is made before the clock starts; closing_auction has one row a symbol",
         ],

@@ -82,7 +82,6 @@ class BinanceFeed(_Section):
         None, description="For refills of single trades (historicalTrades); without one they are aggTrades."
     )
     streams_per_connection: int = Field(200, ge=1, description="The venue's limit of streams on one connection.")
-    control_messages_per_s: Positive = Field(5.0, description="The venue's limit of messages that we send on one.")
     assumed_latency_ms: float = Field(
         50.0, ge=0, allow_inf_nan=False, description="Added to ts_event where a row has no receive time."
     )
@@ -128,7 +127,7 @@ class Feeds(_Section):
     """Where data comes from."""
 
     binance_usdm: BinanceFeed = BinanceFeed(
-        ws_url="wss://fstream.binance.com",
+        ws_url="wss://fstream.binance.com/public",
         rest_url="https://fapi.binance.com",
         archive_url="https://data.binance.vision",
     )

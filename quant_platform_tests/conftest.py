@@ -1,6 +1,7 @@
 """Fixtures for every kind of test. What one folder alone needs stands in that folder's conftest."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,17 @@ from hypothesis import settings
 # A machine under load makes any example late, and lateness is not what properties are about.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files of quick tests last, the smallest at the very end: workers that take file by file end together."""
+    sizes = Counter(item.path for item in items)
+
+    def order(item: pytest.Item) -> tuple[bool, int]:
+        is_quick = item.path.relative_to(Path(__file__).parent).parts[0] in {"property", "unit"}
+        return is_quick, -sizes[item.path] if is_quick else 0
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")

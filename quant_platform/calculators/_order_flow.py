@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._tape import SEEN, Array, integers
+from quant_platform.calculators._tape import SEEN, Array, integers, is_positive
 from quant_platform.calculators._touch import TOUCH, figures, is_bad_price, is_bad_size
 
 NEVER = np.iinfo(np.int64).min
@@ -67,27 +67,10 @@ def flow(rows: pl.DataFrame, spans: Intervals, before: Mapping[str, Array]) -> d
     size from before the interval to its end, corrected at each move of the price: a few rows instead of all, and the
     same last bit however the rows are cut, since corrections are added one by one in their order.
     """
-    starts = spans.begins[spans.first]
     touch = _touch(rows)
     columns = {name: values[spans.ends] for name, values in touch.items()}
     for side in ("bid", "ask"):
-        price, size = touch[f"{side}_price"], touch[f"{side}_size"]
-        price_before, size_before = before[f"{side}_price"], before[f"{side}_size"]
-        standing = size[spans.begins - 1]
-        standing[spans.first] = np.where(spans.goes_on, before[f"{side}_size_before"], size_before)
-        is_move = np.empty(len(price), np.bool_)
-        np.not_equal(price[1:], price[:-1], out=is_move[1:])
-        is_move[starts] = True
-        moves = np.flatnonzero(is_move)
-        from_price, from_size = price[moves - 1], size[moves - 1]
-        at_start = np.searchsorted(moves, starts)
-        from_price[at_start], from_size[at_start] = price_before, size_before
-        is_up, is_down = price[moves] > from_price, price[moves] < from_price
-        is_better, is_worse = (is_up, is_down) if side == "bid" else (is_down, is_up)
-        corrections: Array = is_better * from_size - is_worse * size[moves]
-        corrections[at_start] += np.where(spans.goes_on, before[f"{side}_moves"], 0.0)
-        columns[f"{side}_size_before"] = standing
-        columns[f"{side}_moves"] = np.bincount(spans.of[moves], weights=corrections, minlength=len(spans.begins))
+        columns |= _of_side(side, touch, spans, before)
     bid, ask = (
         columns[f"{side}_size"] - columns[f"{side}_size_before"] + columns[f"{side}_moves"] for side in ("bid", "ask")
     )
@@ -99,13 +82,31 @@ def flow(rows: pl.DataFrame, spans: Intervals, before: Mapping[str, Array]) -> d
     }
 
 
+def _of_side(side: str, touch: Mapping[str, Array], spans: Intervals, before: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the size of a side before each interval, and the sum of its corrections at the moves of its price."""
+    price, size, starts = touch[f"{side}_price"], touch[f"{side}_size"], spans.begins[spans.first]
+    standing = size[spans.begins - 1]
+    standing[spans.first] = np.where(spans.goes_on, before[f"{side}_size_before"], before[f"{side}_size"])
+    is_move = np.empty(len(price), np.bool_)
+    np.not_equal(price[1:], price[:-1], out=is_move[1:])
+    is_move[starts] = True
+    moves = np.flatnonzero(is_move)
+    from_price, from_size, to_price = price[moves - 1], size[moves - 1], price[moves]
+    at_start = np.searchsorted(moves, starts)
+    from_price[at_start], from_size[at_start] = before[f"{side}_price"], before[f"{side}_size"]
+    is_up, is_down = to_price > from_price, to_price < from_price
+    is_better, is_worse = (is_up, is_down) if side == "bid" else (is_down, is_up)
+    corrections: Array = is_better * from_size - is_worse * size[moves]
+    corrections[at_start] += np.where(spans.goes_on, before[f"{side}_moves"], 0.0)
+    total = np.bincount(spans.of[moves], weights=corrections, minlength=len(spans.begins))
+    return {f"{side}_size_before": standing, f"{side}_moves": total}
+
+
 def _touch(rows: pl.DataFrame) -> dict[str, Array]:
     """Return best prices and sizes without a null: an empty side is a price worse than any, with size 0."""
     columns = {name: rows.get_column(name) for name in TOUCH}
-    if not any(column.null_count() for column in columns.values()):
-        plain = {name: column.to_numpy() for name, column in columns.items()}
-        if all(values.min() > 0 and values.max() < np.inf for values in plain.values()):  # False where one is NaN
-            return plain
+    if all(is_positive(column) for column in columns.values()):
+        return {name: column.to_numpy() for name, column in columns.items()}
     bid, bid_size, ask, ask_size = figures(rows.select(TOUCH)).T
     has_bid, has_ask = ~(np.isnan(bid) | np.isnan(bid_size)), ~(np.isnan(ask) | np.isnan(ask_size))
     is_bad = is_bad_price(bid) | is_bad_price(ask) | is_bad_size(bid_size) | is_bad_size(ask_size)
@@ -124,7 +125,7 @@ def _has_flow(is_known: Array, spans: Intervals, before: Mapping[str, Array]) ->
     is_pair[1:] &= is_known[:-1]
     starts = spans.begins[spans.first]
     is_pair[starts] = is_known[starts] & (before["bid_price"] < np.inf)
-    lost = np.bincount(spans.of[~is_pair], minlength=len(spans.begins))
+    lost = np.bincount(spans.of[np.flatnonzero(~is_pair)], minlength=len(spans.begins))
     has_flow: Array = spans.ends - spans.begins + 1 > lost
     has_flow[spans.first] |= spans.goes_on & before["has_flow"]
     return has_flow

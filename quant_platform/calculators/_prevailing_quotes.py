@@ -3,7 +3,18 @@
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._tape import SEEN, Array, BySymbol, Ordered, first_at, in_order, integers, last_rows
+from quant_platform.calculators._tape import (
+    SEEN,
+    Array,
+    BySymbol,
+    Ordered,
+    first_at,
+    framed,
+    in_order,
+    integers,
+    is_positive,
+    last_rows,
+)
 from quant_platform.contracts._schema import INSTANT
 
 PREVAILING = ("bid_price", "bid_size", "ask_price", "ask_size")
@@ -16,6 +27,7 @@ NO_QUOTES = BySymbol.empty(
 )
 """The last quotes of a symbol's last two instants, the later one second: before its trades stands the first."""
 
+_KEY = ("symbol", "ts_event", "sequence")
 _TIMES = ("ts_event", "ts_recv")
 _MOST = 2**63 - 1
 
@@ -63,31 +75,30 @@ def with_quotes(
         The trades with `PREVAILING`, null where there is no quote or an older one than allowed; `quote_age_ns`, null
         where there is none; and in `ts_recv` the later receipt of the trade's and the quote's.
     """
-    kept = pl.DataFrame({name: retained.facts[name].ravel() for name in (*_TIMES, *PREVAILING)}).with_columns(
-        pl.col(_TIMES).cast(INSTANT), pl.col(PREVAILING).fill_nan(None)
-    )
+    kept = framed({name: retained.facts[name].ravel() for name in (*_TIMES, *PREVAILING)})
+    kept = kept.with_columns(pl.col(_TIMES).cast(INSTANT))
     known = pl.concat([kept, fresh.rows.select(kept.columns)])
+    known = known if known.height else known.clear(1)
     place = _last_before(tape, retained, fresh, allow_exact=allow_exact)
-    found = pl.Series(place).set(pl.Series(place < 0), None)
-    age = tape.rows.get_column("ts_event").to_physical() - known.get_column("ts_event").to_physical().gather(found)
-    if max_age_ns is not None:
-        found = found.set(age > max_age_ns, None)
-    quotes = known.select(pl.col("ts_recv", *PREVAILING).gather(found))
-    both = pl.max_horizontal("ts_recv", quotes.drop_in_place("ts_recv"))
-    recv = pl.when(pl.col("ts_recv").is_not_null()).then(both).alias("ts_recv")
-    return tape.rows.with_columns(recv, age.alias("quote_age_ns"), *quotes)
+    has_quote, place = place >= 0, np.maximum(place, 0)
+    quotes = known[pl.Series(place, dtype=pl.UInt32)]
+    age = integers(tape.rows, "ts_event") - quotes.drop_in_place("ts_event").to_physical().fill_null(0).to_numpy()
+    is_shown = pl.Series(has_quote if max_age_ns is None else has_quote & (age <= max_age_ns))
+    both = pl.max_horizontal("ts_recv", pl.when(is_shown).then(quotes.drop_in_place("ts_recv")))
+    return tape.rows.with_columns(
+        pl.when(pl.col("ts_recv").is_not_null()).then(both).alias("ts_recv"),
+        pl.when(pl.Series(has_quote)).then(pl.Series(age)).alias("quote_age_ns"),
+        *(pl.when(is_shown).then(column).alias(column.name) for column in quotes),
+    )
 
 
 def _usable(quotes: pl.DataFrame) -> pl.DataFrame:
     prices, sizes = pl.col("bid_price", "ask_price"), pl.col("bid_size", "ask_size")
-    is_clean = quotes.select(
-        ids=pl.all_horizontal(pl.col("symbol", "ts_event", "sequence").is_not_null().all()),
-        values=pl.all_horizontal(((pl.col(PREVAILING) > 0) & (pl.col(PREVAILING) < float("inf"))).all()),
-    )
-    if all(is_clean.row(0)):
+    has_keys = not any(quotes.get_column(name).null_count() for name in _KEY)
+    if has_keys and all(is_positive(quotes.get_column(name)) for name in PREVAILING):
         return quotes
     kept = quotes.filter(
-        pl.col("symbol", "ts_event", "sequence").is_not_null(),
+        pl.col(_KEY).is_not_null(),
         prices.is_null() | (prices > 0),
         sizes.is_null() | (sizes >= 0),
         pl.col(PREVAILING).is_null() | pl.col(PREVAILING).is_finite(),
@@ -127,7 +138,8 @@ def _last_fresh(tape: Ordered, fresh: Ordered, *, allow_exact: bool) -> Array:
         return _as_of(ts, quote_ts, allow_exact=allow_exact)
     code = {symbol: number for number, symbol in enumerate(sorted({*tape.symbols, *fresh.symbols}))}
     # One number orders all by symbol and time. Times before or after all of the other frame's need not be told apart.
-    low, high = int(max(ts.min(), quote_ts.min())), int(min(ts.max(), quote_ts.max()))
+    low = int(max(ts[tape.starts].min(), quote_ts[fresh.starts].min()))
+    high = int(min(ts[last_rows(tape.starts, len(ts))].max(), quote_ts[last_rows(fresh.starts, len(quote_ts))].max()))
     span = max(high - low, 0) + 3
     if len(code) * span > _MOST:
         raise ValueError(f"{len(code)} symbols over {span} ns are more than one step can order: take shorter steps")
@@ -147,6 +159,9 @@ def _last_fresh(tape: Ordered, fresh: Ordered, *, allow_exact: bool) -> Array:
 
 
 def _as_of(keys: Array, quote_keys: Array, *, allow_exact: bool) -> Array:
-    quotes = pl.DataFrame({"key": quote_keys}).with_row_index("place")
-    found = pl.DataFrame({"key": keys}).join_asof(quotes, on="key", allow_exact_matches=allow_exact)
-    return found.get_column("place").cast(pl.Int64).fill_null(-1).to_numpy(writable=True)
+    quotes = pl.DataFrame({"key": quote_keys}).with_row_index("place", offset=1)
+    found = pl.DataFrame({"key": keys}).join_asof(
+        quotes, on="key", allow_exact_matches=allow_exact, check_sortedness=False
+    )
+    place: Array = found.get_column("place").fill_null(0).to_numpy().astype(np.int64) - 1
+    return place

@@ -119,22 +119,24 @@ def refills(events: Events, quotes: Quotes, now: Array, *, share: float, within_
         within_ns: How long a refill may take.
     """
     wanted = share * events.shown
-    is_taken = events.shown - events.volume < wanted
-    waiting = np.flatnonzero(is_taken)
-    closes = events.ts + within_ns
-    refill = np.full(len(closes), NOT_REFILLED, np.int8)
-    refill[is_taken & (closes >= now[events.symbol])] = UNKNOWN
-    known = np.full(len(closes), NEVER)
-    known[waiting] = closes[waiting]
-    at = np.searchsorted(quotes.clock, events.clock[waiting], side="right")
-    until, price, least = events.clock[waiting] + within_ns, events.price[waiting], wanted[waiting] * (1 - _ROUNDING)
-    while len(left := np.flatnonzero(quotes.clock.take(at) <= until)):
-        waiting, at, until = waiting.take(left), at.take(left), until.take(left)
-        price, least = price.take(left), least.take(left)
-        known[waiting] = np.maximum(known.take(waiting), quotes.recv.take(at))
-        back = np.flatnonzero((quotes.price.take(at) == price) & (quotes.size.take(at) >= least))
-        refill[waiting[back]], known[waiting[back]], until[back] = REFILLED, quotes.recv[at[back]], NEVER
-        at += 1
+    waiting = np.flatnonzero(events.shown - events.volume < wanted)
+    refill, known = np.full(len(wanted), NOT_REFILLED, np.int8), np.full(len(wanted), NEVER)
+    price, least = events.price.take(waiting), wanted.take(waiting) * (1 - _ROUNDING)
+    clock, closes = events.clock.take(waiting), events.ts.take(waiting) + within_ns
+    refill[waiting[closes >= now.take(events.symbol.take(waiting))]] = UNKNOWN
+    known[waiting] = closes
+    at, until = np.searchsorted(quotes.clock, clock, side="right"), clock + within_ns
+    while len(waiting) and len(quotes.recv):
+        is_late = quotes.clock.take(at) > until
+        recv = quotes.recv.take(at, mode="clip")  # behind the last quote all are late
+        is_back = (quotes.price.take(at, mode="clip") == price) & (quotes.size.take(at, mode="clip") >= least)
+        is_back &= ~is_late
+        back, late, left = (np.flatnonzero(which) for which in (is_back, is_late, ~(is_back | is_late)))
+        refill[waiting.take(back)], known[waiting.take(back)] = REFILLED, recv.take(back)
+        known[waiting.take(late)] = closes.take(late)
+        closes = np.maximum(closes, recv)  # a refill that does not come is known when all quotes until then are
+        waiting, at, until = waiting.take(left), at.take(left) + 1, until.take(left)
+        price, least, closes = price.take(left), least.take(left), closes.take(left)
     return refill, np.where(refill == UNKNOWN, NEVER, known)
 
 

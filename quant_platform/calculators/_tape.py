@@ -19,6 +19,7 @@ SEEN: Mapping[str, Any] = {"last_ts": np.iinfo(np.int64).min, "last_tie": np.iin
 _POSITIVE = ("price", "size")
 _REQUIRED = ("symbol", "ts_event", "trade_id", "aggressor")
 _BLOCK_ROWS = 16_384
+_STRIDE = 64
 
 
 class Ordered(NamedTuple):
@@ -55,14 +56,14 @@ class BySymbol:
             return self
         places = {**self.places, **{symbol: len(self.places) + k for k, symbol in enumerate(new)}}
         facts = {
-            name: np.concatenate([values, np.array([self.blank[name]] * len(new), values.dtype)])
+            name: np.concatenate([values, np.full((len(new), *values.shape[1:]), self.blank[name], values.dtype)])
             for name, values in self.facts.items()
         }
         return type(self)(places, facts, self.blank)
 
     def at(self, symbols: Sequence[str]) -> Array:
         """Return the places of symbols that are in the table."""
-        return np.array([self.places[symbol] for symbol in symbols], np.int64)
+        return np.fromiter(map(self.places.__getitem__, symbols), np.int64, len(symbols))
 
     def changed(self, places: Array | slice, facts: Mapping[str, Any]) -> Self:
         """Return the table with other facts at these places."""
@@ -76,7 +77,11 @@ def usable_trades(trades: pl.DataFrame) -> pl.DataFrame:
     """Return the trades whose price and size are finite and > 0, and that have a symbol, time, id and aggressor."""
     is_usable = [
         *(pl.col(name).is_not_null() for name in _REQUIRED if trades.get_column(name).null_count()),
-        *(pl.col(name).is_finite() & (pl.col(name) > 0) for name in _POSITIVE if not _is_positive(trades, name)),
+        *(
+            pl.col(name).is_finite() & (pl.col(name) > 0)
+            for name in _POSITIVE
+            if not is_positive(trades.get_column(name))
+        ),
     ]
     trades = trades.filter(*is_usable) if is_usable else trades
     return trades if trades.schema["symbol"] == pl.String else trades.cast({"symbol": pl.String})
@@ -106,11 +111,38 @@ def in_order(rows: pl.DataFrame, tie: str, seen: BySymbol) -> Ordered:
 
 def symbol_starts(rows: pl.DataFrame) -> tuple[Array, list[str]]:
     """Return the place of each symbol's first row, and the symbol; rows stand together by symbol."""
-    symbols = rows.get_column("symbol")
-    if rows.is_empty() or (symbols[0] == symbols[-1] and _is_constant(symbols)):
-        return np.arange(min(rows.height, 1)), symbols[:1].to_list()
-    starts = np.append(0, np.flatnonzero((symbols != symbols.shift())[1:].to_numpy()) + 1)
-    return starts, symbols[starts].to_list()
+    names, counts = symbol_runs(rows.get_column("symbol"))
+    return np.cumsum(counts) - counts, names.to_list()
+
+
+def symbol_runs(symbols: pl.Series) -> tuple[pl.Series, Array]:
+    """Return the symbol of each run of rows with one symbol, and how many rows it has."""
+    rows = len(symbols)
+    if symbols.is_empty() or (symbols[0] == symbols[-1] and _is_constant(symbols)):
+        return symbols.head(1), np.full(min(rows, 1), rows)
+    if symbols.flags["SORTED_ASC"]:  # between two equal symbols all are equal
+        sparse = np.append(np.arange(0, rows, _STRIDE), rows - 1)
+        spread = symbols[sparse]
+        differ = np.flatnonzero((spread[1:] != spread[:-1]).to_numpy())
+        at = rows_of(sparse[differ], sparse[differ + 1])
+        starts = at[(symbols[at] != symbols[at + 1]).to_numpy()] + 1
+    else:
+        starts = np.flatnonzero((symbols[1:] != symbols[:-1]).to_numpy()) + 1
+    starts = np.append(0, starts)
+    return symbols[starts], np.diff(starts, append=rows)
+
+
+def is_positive(column: pl.Series) -> bool:
+    """Say whether a column has rows, and all are finite and > 0."""
+    if column.null_count() or column.is_empty():
+        return False
+    values = column.to_numpy()
+    return bool(values.min() > 0 and values.max() < np.inf)  # numpy's min and max of a NaN are NaN
+
+
+def framed(columns: Mapping[str, Array | pl.Series]) -> pl.DataFrame:
+    """Return columns as a frame, with null for NaN; given arrays at once, Polars would first start threads for them."""
+    return pl.DataFrame([pl.Series(name, values, nan_to_null=True) for name, values in columns.items()])
 
 
 def last_rows(starts: Array, rows: int) -> Array:
@@ -127,6 +159,13 @@ def integers(rows: pl.DataFrame, column: str) -> Array:
 def blocks(rows: int) -> Iterator[slice]:
     """Yield slices so short that what is computed in one stays in a core's cache, and memory is used again."""
     yield from (slice(start, min(start + _BLOCK_ROWS, rows)) for start in range(0, rows, _BLOCK_ROWS))
+
+
+def rows_of(start: Array, stop: Array) -> Array:
+    """Return the rows of each range, one range after the other."""
+    length = stop - start
+    rows: Array = np.arange(length.sum()) + np.repeat(stop - np.cumsum(length), length)
+    return rows
 
 
 def first_at(values: Array, bounds: Array, low: Array, high: Array) -> Array:
@@ -147,12 +186,9 @@ def _is_in_order(rows: pl.DataFrame, starts: Array, symbols: Sequence[str], tie:
     ts, ties = integers(rows, "ts_event"), integers(rows, tie)
     for block in blocks(len(ts) - 1):
         after = slice(block.start + 1, block.stop + 1)
-        if ((ts[after] >= ts[block]) & (ties[after] >= ties[block])).all():
-            continue
-        is_back = (ts[after] < ts[block]) | ((ts[after] == ts[block]) & (ties[after] < ties[block]))
-        own = slice(*np.searchsorted(starts, (after.start, after.stop)))
-        is_back[starts[own] - after.start] = False
-        if is_back.any():
+        falls = np.flatnonzero((ts[after] < ts[block]) | (ties[after] < ties[block])) + after.start
+        back = falls[ts[falls] <= ts[falls - 1]]
+        if (starts[np.searchsorted(starts, back, side="right") - 1] < back).any():
             return False
     return True
 
@@ -164,11 +200,3 @@ def _is_constant(symbols: pl.Series) -> bool:
 def _is_folded(ts: Array, ties: Array, last_ts: Array, last_tie: Array) -> Array:
     folded: Array = (ts < last_ts) | ((ts == last_ts) & (ties <= last_tie))
     return folded
-
-
-def _is_positive(trades: pl.DataFrame, name: str) -> bool:
-    column = trades.get_column(name)
-    if column.null_count() or column.is_empty():
-        return False
-    values = column.to_numpy()
-    return bool(values.min() > 0 and values.max() < np.inf)  # numpy's min and max of a NaN are NaN

@@ -25,7 +25,8 @@ def updates(books: pl.DataFrame, seen: BySymbol) -> tuple[pl.DataFrame, Array, l
         ValueError: An update has no `ts_recv`.
     """
     level = "_1" if "bid_price_1" in books.columns else ""
-    rows = books.select(*_KEY, "ts_recv", *(pl.col(name + level).alias(name) for name in TOUCH)).with_row_index("place")
+    touch = (pl.col(name + level).alias(name) for name in TOUCH)
+    rows = books.select(*_KEY, "ts_recv", *touch).rechunk().with_row_index("place")
     if any(rows.get_column(name).null_count() for name in _KEY):
         rows = rows.drop_nulls(_KEY)
     rows, starts, symbols = in_order(rows, "sequence", seen)
@@ -37,7 +38,10 @@ def updates(books: pl.DataFrame, seen: BySymbol) -> tuple[pl.DataFrame, Array, l
 def distinct(rows: pl.DataFrame, starts: Array, tie: str) -> tuple[pl.DataFrame, Array]:
     """Return rows in order without the second of two with the same symbol, ts_event and tie, and the new starts."""
     ts, ties = integers(rows, "ts_event"), integers(rows, tie)
-    is_repeated = np.append(False, (ts[1:] == ts[:-1]) & (ties[1:] == ties[:-1]))[: len(ts)]
+    is_repeated = np.zeros(len(ts), bool)
+    np.equal(ties[1:], ties[:-1], out=is_repeated[1:])
+    at = np.flatnonzero(is_repeated)
+    is_repeated[at] = ts[at] == ts[at - 1]
     is_repeated[starts] = False
     if is_repeated.any():
         rows, starts = rows.filter(~is_repeated), starts - np.cumsum(is_repeated)[starts]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from quant_platform.calculators._tape import first_at, usable_trades
+from quant_platform.calculators._tape import first_at, framed, integers, rows_of, symbol_runs, usable_trades
 from quant_platform.calculators.trade_sign import SIGNED
 from quant_platform.contracts._schema import INSTANT
 
@@ -116,7 +116,7 @@ def no_trades(*extra: str) -> pl.DataFrame:
     Args:
         extra: Columns of the signed tape wanted beside symbol, times, ids, price, size and aggressor.
     """
-    return SIGNED.to_frame().select(*_TRADE, *extra)
+    return pl.Schema({name: SIGNED[name] for name in (*_TRADE, *extra)}).to_frame()
 
 
 def trade_windows(
@@ -164,7 +164,8 @@ def trade_windows(
 
     start, context = window(stop, last)
     opens = pl.Series("ts_open", interval[stop - 1] * (sample_s * _NS), dtype=pl.Int64).cast(INSTANT)
-    samples = rows.select("symbol", "ts_event", "last_trade_id")[stop - 1].insert_column(1, opens)
+    newest = pl.Series(stop - 1, dtype=pl.UInt32)
+    samples = rows.select("symbol", "ts_event", "last_trade_id")[newest].insert_column(1, opens)
     samples = samples.with_columns(trade_count=pl.Series(stop - start))
     is_kept = np.zeros(len(ts), bool)
     is_kept[rows_of(window(symbol_end, last - 1)[1], symbol_end)] = True
@@ -185,7 +186,7 @@ def by_blocks(windows: TradeWindows, columns: Callable[[TradeWindows], dict[str,
         columns: Returns a value for each of some windows, NaN for null.
     """
     parts = [_block(windows, first, end) for first, end in zip(*runs(windows.stop // _BLOCK_ROWS), strict=True)]
-    return pl.concat([pl.DataFrame(columns(part), nan_to_null=True) for part in parts or [windows]])
+    return pl.concat([framed(columns(part)) for part in parts or [windows]])
 
 
 def _block(windows: TradeWindows, first: int, end: int) -> TradeWindows:
@@ -236,12 +237,14 @@ def joined(tail: pl.DataFrame, trades: pl.DataFrame) -> Joined:
     new = usable_trades(trades.select(pl.col(name).cast(dtype) for name, dtype in tail.schema.items()))
     if missing := new.get_column("ts_recv").null_count():
         raise ValueError(f"{missing} trades have no ts_recv: read them through the lake's scan, which fills it in")
-    old_runs, new_runs = (frame.get_column("symbol").rle().struct.unnest() for frame in (tail, new))
-    is_touched_run = old_runs.get_column("value").is_in(new_runs.get_column("value").implode())
-    is_touched = np.repeat(is_touched_run.to_numpy(), old_runs.get_column("len").to_numpy())
-    symbol = _codes(pl.concat([old_runs.filter(is_touched_run), new_runs]))
-    rows = pl.concat([tail[np.flatnonzero(is_touched)], new])
-    ts, ids = rows.get_column("ts_event").to_physical().to_numpy(), rows.get_column("trade_id").to_numpy()
+    (old_names, old_counts), (names, counts) = (symbol_runs(frame.get_column("symbol")) for frame in (tail, new))
+    ranks = pl.concat([old_names, names]).rank("dense").to_numpy() - 1
+    old_code, code = np.split(ranks, [len(old_names)])
+    old_symbol = np.repeat(old_code, old_counts)
+    is_touched = np.isin(old_symbol, code)
+    symbol = np.append(old_symbol[is_touched], np.repeat(code, counts))
+    rows = pl.concat([tail.filter(is_touched), new])
+    ts, ids = integers(rows, "ts_event"), integers(rows, "trade_id")
     is_new = np.ones(rows.height, bool)
     is_new[: rows.height - new.height] = False
     if not _is_in_order(symbol, ts, ids):
@@ -250,20 +253,13 @@ def joined(tail: pl.DataFrame, trades: pl.DataFrame) -> Joined:
             order = np.lexsort((ids, ts, symbol))
             order = order[~_is_superseded(symbol[order], ts[order], ids[order], is_new[order])]
         rows, symbol, is_new = rows[order], symbol[order], is_new[order]
-    return Joined(rows, symbol, is_new, tail[np.flatnonzero(~is_touched)])
+    return Joined(rows, symbol, is_new, tail.filter(~is_touched))
 
 
 def runs(values: Array) -> tuple[Array, Array]:
     """Return where each run of equal values starts, and where it ends (the row after its last one)."""
     start: Array = np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
     return start, np.append(start[1:], len(values))[: len(start)]
-
-
-def rows_of(start: Array, stop: Array) -> Array:
-    """Return the rows of each range, one range after the other."""
-    length = stop - start
-    rows: Array = np.arange(length.sum()) + np.repeat(stop - np.cumsum(length), length)
-    return rows
 
 
 @np.errstate(over="ignore")  # a sum beyond the floats is infinite
@@ -291,16 +287,10 @@ def _by_range(combine: np.ufunc, values: Array, start: Array, stop: Array, dtype
     return found
 
 
-def _codes(symbol_runs: pl.DataFrame) -> Array:
-    """Return for each row the place of its symbol among all names."""
-    names = symbol_runs.get_column("value")
-    code = names.cast(pl.Enum(names.unique().sort())).to_physical().to_numpy()
-    return np.repeat(code.astype(np.int64), symbol_runs.get_column("len").to_numpy())
-
-
 def _is_in_order(symbol: Array, ts: Array, ids: Array) -> bool:
-    later = (ts[1:] > ts[:-1]) | ((ts[1:] == ts[:-1]) & (ids[1:] > ids[:-1]))
-    return bool(((symbol[1:] > symbol[:-1]) | ((symbol[1:] == symbol[:-1]) & later)).all())
+    back = np.flatnonzero((ts[1:] < ts[:-1]) | (ids[1:] <= ids[:-1])) + 1
+    is_later = (ts[back] > ts[back - 1]) | (symbol[back] > symbol[back - 1])
+    return bool(is_later.all() and (symbol[1:] >= symbol[:-1]).all())
 
 
 def _is_superseded(symbol: Array, ts: Array, ids: Array, is_new: Array) -> Array:

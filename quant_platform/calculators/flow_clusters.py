@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from quant_platform.calculators import rolling, sweeps
+from quant_platform.calculators._cores import on_all_cores
 from quant_platform.calculators._k_means import k_means
 from quant_platform.calculators._trade_windows import TradeWindows, no_trades, trade_windows
 from quant_platform.calculators.rolling import Array
@@ -135,10 +136,10 @@ def _clusters(windows: TradeWindows, params: FlowClustersParams) -> pl.DataFrame
     samples = windows.stop - windows.start
     enough = np.flatnonzero(samples >= params.min_trades)
     trades = _trade_columns(windows, params.sweep)
-    blocks = [
-        _cluster_columns(trades, windows, enough[start : start + _WINDOWS_AT_ONCE], params)
-        for start in range(0, max(1, len(enough)), _WINDOWS_AT_ONCE)
-    ]
+    blocks = on_all_cores(
+        lambda start: _cluster_columns(trades, windows, enough[start : start + _WINDOWS_AT_ONCE], params),
+        range(0, max(1, len(enough)), _WINDOWS_AT_ONCE),
+    )
     values = {name: np.full(len(samples), np.nan) for name in blocks[0]}
     for name, column in values.items():
         column[enough] = np.concatenate([block[name] for block in blocks])

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
+from quant_platform.calculators._cores import on_all_cores
 from quant_platform.calculators._refills import (
     REFILLED,
     RUNS,
@@ -29,11 +30,11 @@ from quant_platform.calculators._tape import (
     in_order,
     integers,
     last_rows,
+    rows_of,
     symbol_starts,
     usable_trades,
 )
 from quant_platform.calculators._touch import TOUCH, distinct, updates
-from quant_platform.calculators._trade_windows import rows_of
 from quant_platform.contracts._schema import INSTANT, empty, polars_schema
 from quant_platform.contracts.enums import Status
 from quant_platform.contracts.market import Quote, Trade
@@ -42,7 +43,7 @@ from quant_platform.contracts.microstructure import HiddenOrder
 LOOKBACK_SESSIONS = 0
 
 _MS = 1_000_000
-_BLOCK_ROWS = 131_072
+_BLOCK_ROWS = 393_216
 _MOST = 2**63 - 1
 _STATUSES = (Status.NO_DATA, Status.ONE_SIDED, Status.CROSSED, Status.LOCKED, Status.OK)
 _TRADE = ("symbol", "ts_event", "ts_recv", "venue", "trade_id", "price", "size", "aggressor")
@@ -151,9 +152,10 @@ def step(
     span = int(now.max()) - first + within_ns + 1
     runs = state.runs.including(symbols)
     places = runs.at(symbols)
-    figures, after = [], []
-    for low, high in _blocks(tape_edges + book_edges, _MOST // span):
-        found, run = _figures(
+
+    def figures(block: tuple[int, int]) -> tuple[dict[str, Array], dict[str, Array]]:
+        low, high = block
+        return _figures(
             tape[tape_edges[low] : tape_edges[high]],
             np.diff(tape_edges[low : high + 1]),
             book[book_edges[low] : book_edges[high]],
@@ -164,18 +166,20 @@ def step(
             runs={name: facts[places[low:high]] for name, facts in runs.facts.items()},
             params=params,
         )
-        figures.append(found)
-        after.append(run)
+
+    symbol_blocks = list(_blocks(tape_edges + book_edges, _MOST // span))
+    parts = on_all_cores(figures, symbol_blocks)
+    found, after = zip(*parts, strict=True)
     held = rows_of(first_at(ts, horizon, tape_edges[:-1], tape_edges[1:]), tape_edges[1:])
     held_quotes = rows_of(first_at(quote_ts, horizon + 1, book_edges[:-1], book_edges[1:]), book_edges[1:])
     following = State(
-        pl.concat([quiet_trades, tape[held]]),
-        pl.concat([quiet_quotes, book[held_quotes]]),
+        pl.concat([quiet_trades, tape[pl.Series(held, dtype=pl.UInt32)]]),
+        pl.concat([quiet_quotes, book[pl.Series(held_quotes, dtype=pl.UInt32)]]),
         seen_trades,
         seen_quotes,
         runs.changed(places, {name: np.concatenate([run[name] for run in after]) for name in RUNS}),
     )
-    return following, _judged(tape, {name: np.concatenate([f[name] for f in figures]) for name in figures[0]}, params)
+    return following, _judged(tape, {name: np.concatenate([part[name] for part in found]) for name in found[0]}, params)
 
 
 def hidden_orders(trades: pl.DataFrame, quotes: pl.DataFrame, params: HiddenOrderParams = _DEFAULT) -> pl.DataFrame:
@@ -204,6 +208,8 @@ def _seen(seen: BySymbol, new: Ordered, tie: str) -> BySymbol:
 
 
 def _parted(rows: pl.DataFrame, symbols: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    if rows.is_empty():
+        return rows, rows
     is_touched = rows["symbol"].is_in(symbols)
     return rows.filter(is_touched), rows.filter(~is_touched)
 
@@ -214,8 +220,8 @@ def _joined(kept: pl.DataFrame, new: Ordered, symbols: list[str]) -> tuple[pl.Da
         rows = pl.concat([kept, new.rows]).sort("symbol", maintain_order=True)
         new = Ordered(rows, *symbol_starts(rows))
     edges = np.zeros(len(symbols) + 1, np.int64)
-    place = pl.Series(symbols, dtype=pl.String).search_sorted(pl.Series(new.symbols, dtype=pl.String))
-    edges[1 + place.to_numpy()] = np.diff(new.starts, append=new.rows.height)
+    place = {symbol: number for number, symbol in enumerate(symbols)}
+    edges[[1 + place[symbol] for symbol in new.symbols]] = np.diff(new.starts, append=new.rows.height)
     return new.rows, np.cumsum(edges)
 
 
@@ -249,7 +255,7 @@ def _figures(
     `offset` makes one clock of the symbols' times.
     """
     symbol = np.repeat(np.arange(len(now)), trade_counts)
-    clock = integers(tape, "ts_event") + offset[symbol]
+    clock = integers(tape, "ts_event") + np.repeat(offset, trade_counts)
     quote_clock = np.append(integers(book, "ts_event") + np.repeat(offset, quote_counts), _MOST)
     status, takes = _at_touch(tape)
     found = {
@@ -320,7 +326,7 @@ def _judged(tape: pl.DataFrame, found: Mapping[str, Array], params: HiddenOrderP
             iceberg=pl.col("refill_count") >= params.iceberg_refills,
             dark_venue=is_dark,
             experimental=pl.lit(value=True),
-            status=pl.Series(_STATUSES, dtype=pl.String).gather(found["status"]),
+            status=pl.Series(_STATUSES, dtype=pl.String)[found["status"]],
             ts_known=pl.col("ts_known").cast(INSTANT),
         )
         .with_columns(

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from quant_platform.calculators._order_flow import LAST, NEVER, flow, intervals
-from quant_platform.calculators._tape import Array, BySymbol, integers
+from quant_platform.calculators._tape import Array, BySymbol, framed, integers
 from quant_platform.calculators._touch import TOUCH, figures, is_bad_price, is_bad_size, updates
 from quant_platform.contracts._schema import INSTANT, empty
 from quant_platform.contracts.enums import ImbalanceState, Status
@@ -99,7 +99,8 @@ def step(state: State, books: pl.DataFrame, params: OrderBookParams = _DEFAULT) 
     places = last.at(symbols)
     before = {name: last.facts[name][places] for name in LAST}
     spans = intervals(rows, starts, before, round(params.sample_s * _NS))
-    symbol, sequence, place = (rows.get_column(name)[spans.ends] for name in ("symbol", "sequence", "place"))
+    ends = pl.Series(spans.ends, dtype=pl.UInt32)
+    symbol, sequence, place = (rows.get_column(name)[ends] for name in ("symbol", "sequence", "place"))
     times = {name: integers(rows, name)[spans.ends] for name in ("ts_event", "ts_recv")} | {"ts_open": spans.opens}
     flows = flow(rows, spans, before)
     says = _imbalances(books, place, params)
@@ -107,7 +108,7 @@ def step(state: State, books: pl.DataFrame, params: OrderBookParams = _DEFAULT) 
     velocity, recv_back, history = _velocity(
         times | {"l5": says["l5"]}, spans.first, places, state.history, lookback_ns
     )
-    found = pl.DataFrame(
+    found = framed(
         {
             "ts_open": spans.opens,
             "ts_event": times["ts_event"],
@@ -124,8 +125,7 @@ def step(state: State, books: pl.DataFrame, params: OrderBookParams = _DEFAULT) 
             "status": says["status"],
             "depth_status": says["depth_status"],
             "ts_known": np.maximum(flows["latest_recv"], recv_back),
-        },
-        nan_to_null=True,
+        }
     ).cast(dict.fromkeys(("ts_open", "ts_event", "ts_known"), INSTANT))
     newest = times | flows | {"last_ts": times["ts_event"], "last_tie": sequence.to_numpy()}
     return State(last.changed(places, {name: newest[name][spans.last] for name in LAST}), history), found

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from quant_platform.calculators._tape import rows_of
 from quant_platform.calculators._trade_windows import (
     Array,
     Entries,
@@ -16,7 +17,6 @@ from quant_platform.calculators._trade_windows import (
     by_blocks,
     entries,
     no_trades,
-    rows_of,
     runs,
     trade_windows,
 )
@@ -317,9 +317,13 @@ def _cluster_completed_at(symbol: Array, ts: Array, signed_price: Array, params:
     least, within = params.cluster_trades, params.cluster_ms * _MS
     # Rows of one cluster lie in one stretch without a pause: only long stretches need sorting, and only their runs.
     has_pause = np.append(True, (symbol[1:] != symbol[:-1]) | (ts[1:] - ts[:-1] > within))[: len(ts)]
-    stretch = np.cumsum(has_pause)
-    rows = np.flatnonzero((np.bincount(stretch)[stretch] >= least) & (signed_price != 0))
-    kind = stretch[rows] + 1j * signed_price[rows]  # complex numbers are in order of their real and imaginary parts
+    begin = np.flatnonzero(has_pause)
+    length = np.diff(begin, append=len(ts))
+    is_long = length >= least
+    rows = rows_of(begin[is_long], (begin + length)[is_long])
+    kind = np.repeat(begin[is_long], length[is_long]) + 1j * signed_price[rows]  # real parts are compared first
+    has_side = signed_price[rows] != 0
+    rows, kind = rows[has_side], kind[has_side]
     start, end = runs(kind)
     order = np.argsort(kind[start], kind="stable")
     place = rows_of(start[order], end[order])

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._tape import first_at
+from quant_platform.calculators._tape import first_at, framed, rows_of
 from quant_platform.calculators._trade_windows import (
     Array,
     joined,
     no_trades,
     range_maxima,
     range_sums,
-    rows_of,
     runs,
 )
 from quant_platform.contracts._schema import polars_schema
@@ -229,7 +228,7 @@ def _described(rows: pl.DataFrame, level: Array, first: Array, last: Array, valu
     amounts = pl.col("volume", "notional")
     is_finite = pl.all_horizontal(amounts.is_finite())
     return (
-        pl.DataFrame(
+        framed(
             {
                 "ts_start": column["ts_event"][first],
                 "ts_end": column["ts_event"][last],

@@ -17,6 +17,7 @@ from quant_platform.calculators._tape import (
     BySymbol,
     Ordered,
     first_at,
+    framed,
     in_order,
     integers,
     last_rows,
@@ -207,7 +208,7 @@ def step(state: State, trades: pl.DataFrame, sizes: pl.DataFrame, params: VpinPa
     after, buckets, samples = poured(book, flow, params.sample_s * _NS)
     names = pl.Series(flow.symbols)
     filled, sampled = (
-        pl.DataFrame({**rows, **{name: book[name][rows["owner"]] for name in _UNITS}, "symbol": names[rows["owner"]]})
+        framed({**rows, **{name: book[name][rows["owner"]] for name in _UNITS}, "symbol": names[rows["owner"]]})
         for rows in (buckets, samples)
     )
     rows = Rows(filled.select(_bucket_columns(params)), sampled.select(_sample_columns(params)))

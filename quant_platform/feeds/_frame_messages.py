@@ -39,7 +39,7 @@ _BODIES: dict[str, dict[str, pl.DataType]] = {Trade.table: _TRADE, Quote.table: 
 _TIME = r"^(?:\d{16,18}|[0-8]\d{18}) \{\s*"
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANSWER = r'(?:"[ET]"\s*:\s*\d+\s*,\s*)*"lastUpdateId"'  # keys of an object have no order
-_IS_SNAPSHOT = rf'^\{{\s*{_ANSWER}'
+_IS_SNAPSHOT = rf"^\{{\s*{_ANSWER}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.enums import GapStatus
 from quant_platform.contracts.market import Gap
 
-
 Runs = pl.DataFrame  # unbroken ranges of ids by symbol; there are few of them
 
 

@@ -288,9 +288,7 @@ class Lake:
             if (start is None or date >= start) and (end is None or date <= end):
                 yield path, date
 
-    def _files(
-        self, table: str, symbols: set[str] | None, start: Date | None, end: Date | None
-    ) -> Iterator["_File"]:
+    def _files(self, table: str, symbols: set[str] | None, start: Date | None, end: Date | None) -> Iterator["_File"]:
         for folder, _ in self._dates(table, start, end):
             closed: dict[str, Path] = {}
             parts: dict[str, list[tuple[int, Path]]] = {}

@@ -21,9 +21,7 @@ SCHEMA = pl.Schema(
 )
 
 
-def put(
-    root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | None, *, part: int | None = None
-) -> None:
+def put(root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | None, *, part: int | None = None) -> None:
     """Make the symbol-day's quarantine hold exactly these rows; none removes the files of an earlier build.
 
     Args:

@@ -1,5 +1,6 @@
 """One small date of order flow, made through the contracts: what the tests of its report and its plots stand on."""
 
+import functools
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -37,6 +38,7 @@ def rows(contract: type[Contract], *values: Row, symbol: str = "AAA") -> pl.Data
     return validated(contract, pl.DataFrame(made, schema=polars_schema(contract)))
 
 
+@functools.cache
 def vpin(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     """VPIN of 0.3, 0.2 and at last 0.4, which is high; changes apply to every row."""
     whole: Row = {"method": "buckets", "bucket_size": 10.0}
@@ -49,6 +51,7 @@ def vpin(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     )
 
 
+@functools.cache
 def toxicity(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     """Toxicity of 0.2, 0.8 and 0.5."""
     levels = ((0, 0.2, "low"), (360, 0.8, "high"), (540, 0.5, "low"))
@@ -56,6 +59,7 @@ def toxicity(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     return rows(Toxicity, *({**value, **changes} for value in values), symbol=symbol)
 
 
+@functools.cache
 def books(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     """Two seconds of the first five minutes, one of the second; the first has no order flow imbalance yet."""
     levels = ((1, 1.0, 0.6, None), (2, -0.5, -0.2, 5.0), (301, 0.3, -0.1, -2.0))
@@ -63,6 +67,7 @@ def books(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     return rows(OrderBookImbalance, *({**value, **changes} for value in values), symbol=symbol)
 
 
+@functools.cache
 def sweeps(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     """One sweep of a buyer and two of sellers."""
     volumes = ((10, 1, 1.3), (20, -1, 0.65), (400, -1, 0.65))
@@ -70,6 +75,7 @@ def sweeps(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     return rows(Sweep, *({**value, **changes} for value in values), symbol=symbol)
 
 
+@functools.cache
 def hidden_orders(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     """Two executions, of which the first had not been displayed."""
     values: tuple[Row, ...] = (
@@ -79,6 +85,7 @@ def hidden_orders(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     return rows(HiddenOrder, *({**value, **changes} for value in values), symbol=symbol)
 
 
+@functools.cache
 def participants(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     """Institutions with 0.4 and 0.6 of notional, retail with 0.3 and 0.2."""
     names = [f"{who}_notional_share" for who in ("institutional", "retail", "unclassified")]
@@ -87,6 +94,7 @@ def participants(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     return rows(ParticipantFlow, *({**value, **changes} for value in values), symbol=symbol)
 
 
+@functools.cache
 def clusters(symbol: str = "AAA", **changes: Any) -> pl.DataFrame:
     """Mean reversion is the largest cluster of both samples."""
     names = [f"{name}_share" for name in ("momentum", "mean_reversion", "hedging")]

@@ -88,29 +88,6 @@ def test_requirements_lock_satisfies_pyproject(requirement: Requirement) -> None
     assert requirement.specifier.contains(locked[name], prereleases=True)
 
 
-def test_dagster_yaml_loads_with_telemetry_off_and_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dagster import DagsterInstance
-
-    shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-
-    with DagsterInstance.from_config(str(tmp_path)) as instance:
-        concurrency = instance.get_concurrency_config()
-        run_queue = concurrency.run_queue_config
-
-        assert instance.telemetry_enabled is False
-        assert instance.run_retries_enabled is True
-        assert instance.run_retries_max_retries == 2
-        assert concurrency.pool_config.default_pool_limit == 2
-        assert run_queue is not None
-        assert {"key": "qp/date", "value": {"applyLimitPerUniqueValue": True}, "limit": 1} in (
-            run_queue.tag_concurrency_limits or ()
-        )
-        assert instance.wait_for_local_code_server_processes_on_shutdown is True
-    assert type(instance.event_log_storage).__name__ == "KeptSqliteEventLogStorage"
-    assert any(tmp_path.rglob("*.db")), "nothing was stored in DAGSTER_HOME"
-
-
 def test_workspace_names_the_one_code_location() -> None:
     (location,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
 

@@ -353,6 +353,17 @@ def test_symbols_whose_times_are_far_apart_do_not_meet():
     assert found(trades, book).select("symbol", "refill").rows() == [("A", None), ("B", None), ("C", True), ("D", True)]
 
 
+@pytest.mark.parametrize("block_rows", [1, 5])
+def test_blocks_of_symbols_change_nothing(monkeypatch, block_rows):
+    names = [{"symbol": f"S{k}"} for k in range(7)]
+    trades = tape([(10 * k, 104.0, 9.0, name) for k in range(4) for name in names])
+    book = quotes([(10 * k + 2, 104.0, 10.0 - k, name) for k in range(4) for name in names])
+    expected = found(trades, book, iceberg_refills=2)
+    assert set(expected["refill_count"]) == {1, 2, 3}
+    monkeypatch.setattr(hidden_orders, "_BLOCK_ROWS", block_rows)
+    assert ipc_bytes(found(trades, book, iceberg_refills=2)) == ipc_bytes(expected)
+
+
 def test_two_runs_give_the_same_bytes():
     trades, book = (
         tape([(k * 10, 104, 1 + k % 5) for k in range(200)]),

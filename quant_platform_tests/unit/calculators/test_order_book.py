@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from quant_platform.calculators import order_book
+from quant_platform.calculators import _tape, order_book
 from quant_platform.contracts._schema import INSTANT, polars_schema, validated
 from quant_platform.contracts.market import Book, Quote
 from quant_platform.contracts.microstructure import OrderBookImbalance
@@ -366,6 +366,15 @@ def test_cuts_and_a_pickled_state_change_nothing():
     assert whole["velocity"].null_count() < whole.height
     assert_frame_equal(last, whole, check_exact=True)
     assert len(state.history["l5"]) < 20
+
+
+@pytest.mark.parametrize("block_rows", [1, 7])
+def test_blocks_of_rows_and_chunks_change_nothing(monkeypatch, block_rows):
+    whole = random_books(rows=60, symbols=3, seed=2)
+    expected = found(whole, order_book.OrderBookParams(sample_s=0.01))
+    monkeypatch.setattr(_tape, "_BLOCK_ROWS", block_rows)
+    chunked = pl.concat([whole[:13], whole[13:14], whole[14:]], rechunk=False)
+    assert_frame_equal(found(chunked, order_book.OrderBookParams(sample_s=0.01)), expected, check_exact=True)
 
 
 def test_two_runs_give_the_same_bytes():

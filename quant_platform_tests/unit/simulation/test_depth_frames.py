@@ -3,6 +3,7 @@
 import gzip
 import json
 import zipfile
+from bisect import bisect_right
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -84,6 +85,8 @@ def test_messages_come_in_time_and_not_more_often_than_asked(messages: list[tupl
 
 def test_best_levels_are_the_quote_in_force(messages: list[tuple[int, dict[str, Any]]], quotes: pd.DataFrame) -> None:
     book: dict[str, dict[float, float]] = {"b": {}, "a": {}}
+    times, rows = quotes["transaction_time"].to_list(), list(quotes.itertuples())
+    assert times == sorted(times)
     for _, message in messages:
         body = message.get("data", message)
         for side, levels in (("b", body.get("b", body.get("bids"))), ("a", body.get("a", body.get("asks")))):
@@ -91,17 +94,17 @@ def test_best_levels_are_the_quote_in_force(messages: list[tuple[int, dict[str, 
                 book[side][float(price)] = float(size)
             book[side] = {price: size for price, size in book[side].items() if size}
         bids, asks = sorted(book["b"].items(), reverse=True), sorted(book["a"].items())
-        in_force = quotes[quotes["transaction_time"] <= body["E"]].iloc[-1]
+        in_force = rows[bisect_right(times, body["E"]) - 1]
 
         assert len(bids) >= 5
         assert len(asks) >= 5
-        assert (*bids[0], *asks[0]) == tuple(
-            in_force[["best_bid_price", "best_bid_qty", "best_ask_price", "best_ask_qty"]]
+        assert (*bids[0], *asks[0]) == (
+            in_force.best_bid_price,
+            in_force.best_bid_qty,
+            in_force.best_ask_price,
+            in_force.best_ask_qty,
         )
-        assert (body["T"], body.get("u", body.get("lastUpdateId"))) == (
-            in_force["transaction_time"],
-            in_force["update_id"],
-        )
+        assert (body["T"], body.get("u", body.get("lastUpdateId"))) == (in_force.transaction_time, in_force.update_id)
 
 
 def test_platform_reads_its_book_from_them(

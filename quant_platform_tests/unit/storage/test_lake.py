@@ -197,8 +197,10 @@ def test_truncated_file_is_told_by_name(lake: Lake) -> None:
 NAMES = ("1000", "BRK.B", "BTC/USD", "S P", "%41", "X.1-2", "_X", ".X", "été")
 
 
-@pytest.fixture
-def named(lake: Lake) -> Lake:
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Return a lake of all the names on two dates; tests only read it."""
+    lake = Lake((tmp_path_factory.mktemp("named") / "lake").as_uri())
     for name in NAMES:
         lake.write(TRADES, name, DAY, trades(name, rows=2))
         lake.write(TRADES, name, date(2024, 8, 9), trades(name, rows=1))

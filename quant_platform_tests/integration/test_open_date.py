@@ -2,8 +2,10 @@
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -16,7 +18,7 @@ from quant_platform.pipeline.pending import FOLLOWING, closing, pending
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Outcome, Unit, UnitStatus, Work
 from quant_platform_tests.landed import at_ms, land, market
-from quant_platform_tests.unit.pipeline.conftest import MakeEngine
+from quant_platform_tests.unit.pipeline.conftest import MakeEngine, settings_below
 
 DAY = date(2024, 8, 8)
 SYMBOL = "AAA"
@@ -41,6 +43,13 @@ def rows(engine: Engine, table: str, day: date = DAY) -> pl.DataFrame:
 def cut(lines: list[bytes], pieces: int, seed: int = 3) -> list[list[bytes]]:
     places = [0, *sorted(random.Random(seed).sample(range(1, len(lines)), pieces - 1)), len(lines)]
     return [lines[a:b] for a, b in itertools.pairwise(places)]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[MakeEngine]:
+    """Make engines that are closed at the end; arguments are those of `settings_below`."""
+    with ExitStack() as opened:
+        yield lambda **given: opened.enter_context(Engine(settings_below(tmp_path, **given)))
 
 
 @pytest.fixture(scope="module")
