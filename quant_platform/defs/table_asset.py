@@ -72,7 +72,7 @@ def table_asset(spec: TableAsset, partitions: dg.DailyPartitionsDefinition) -> d
     )
     def body(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         dates = dates_of(context)
-        platform.live_as(context.run_id)
+        platform.live_as(context.run.run_id)
         if key not in context.selected_asset_keys:  # somebody asked for the checks alone
             on_disk, first_dates = _ledger_view(platform, spec.table, dates)
             for day in dates:

@@ -159,8 +159,9 @@ def _aligned(
     frames = {name: rows.collect() for name, rows in arrived.items()}
     frames = {name: pl.concat([waiting[name], rows]) if name in waiting else rows for name, rows in frames.items()}
     ends = [rows.select(pl.col("ts_event").max()) for rows in frames.values() if rows.height]
-    until = pl.concat(ends).to_series().min() if ends else None
-    is_known = (pl.col("ts_event") < until).fill_null(value=False)
+    if not ends:
+        return {name: rows.lazy() for name, rows in frames.items()}, frames
+    is_known = pl.col("ts_event") < pl.concat(ends).to_series().min()
     ready = {name: rows.filter(is_known).lazy() for name, rows in frames.items()}
     return ready, {name: rows.filter(~is_known) for name, rows in frames.items()}
 

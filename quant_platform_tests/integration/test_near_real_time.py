@@ -123,3 +123,29 @@ def test_unknown_symbols_and_dates_before_the_start_are_passed_over(location: Lo
     land(settings, "AAA", market("AAA", at_ms(date(1999, 1, 4), 9), seconds=5))
     tick = location.tick("near_real_time")
     assert tick.run_requests == []
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_sensor_schedule_and_backfills_at_once_leave_each_id_once(
+    location: Location, market_: Any, qp_started: Any
+) -> None:
+    settings, lines = location.platform.settings, market("AAA", at_ms(DAY, 9), seconds=900)
+    land(settings, "AAA", lines[:500], lines[500:1500])
+    (request,) = location.tick("near_real_time").run_requests
+    span = ("backfill", "--from", KEY, "--to", KEY, "--symbols", "AAA")
+    # The backfills close the date; the sensor's run steps it, and the segment that comes meanwhile makes it due again.
+    backfills = [qp_started(settings.home, market_.config, *span) for _ in range(2)]
+    location.execute("near_real_time", request)
+    land(settings, "AAA", lines[1500:])
+    location.execute("near_real_time", request)
+    for process in backfills:
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, (out, err)
+    for again in location.tick("near_real_time").run_requests:
+        location.execute("near_real_time", again)
+    assert location.tick("near_real_time").run_requests == []
+    lake = location.platform.engine.lake
+    ids = lake.scan("market/trades", ["AAA"], DAY, DAY).collect()["trade_id"].to_list()
+    assert ids == list(range(1, sum(b"@trade" in line for line in lines) + 1))
+    for table in FOLLOWING:
+        assert [p.name for p in lake.path(table, "AAA", DAY).parent.iterdir()] == ["AAA.parquet"], table
