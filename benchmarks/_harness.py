@@ -19,7 +19,7 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PEERS = ROOT / ".venv-peers"
-LIBRARIES = ("polars", "duckdb", "pyarrow", "pandas", "numpy", "dagster", "websockets", "msgspec")
+LIBRARIES = ("polars", "duckdb", "pyarrow", "pandas", "numpy", "dagster", "websockets", "msgspec", "redis", "hiredis")
 
 
 class PeerNotInstalledError(Exception):

@@ -23,6 +23,8 @@ BENCHMARKS = [
     "capture",
     "landing",
     "near_real_time",
+    "redis_keys",
+    "live",
 ]
 
 

@@ -69,7 +69,7 @@ def closed_bars(
     ends = (pl.col("bar") + 1) * bar_ns
     closed = bars.filter(~is_open).with_columns(recv=pl.max_horizontal("recv", ends))
     kept = open_bars.join(bars, on="symbol", how="anti", maintain_order="left")
-    return pl.concat([kept, bars.filter(is_open)]), closed
+    return pl.concat([kept, bars.filter(is_open)], rechunk=True), closed
 
 
 def bought_less_sold(bars: pl.DataFrame) -> Array:

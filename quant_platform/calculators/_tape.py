@@ -72,6 +72,15 @@ class BySymbol:
             new[name][places] = values
         return type(self)(self.places, {**self.facts, **new}, self.blank)
 
+    def replaced(self, symbols: Sequence[str], other: Self) -> Self:
+        """Return the table with another one's facts of these symbols, blank where it has none; places stay."""
+        table = (self if self.places else type(self).empty(other.blank)).including(symbols)
+        known = [symbol for symbol in symbols if symbol in other.places]
+        blank = type(self).empty(table.blank).including(symbols)
+        table = table.changed(table.at(symbols), blank.facts)
+        facts = {name: values[other.at(known)] for name, values in other.facts.items()}
+        return table.changed(table.at(known), facts) if known else table
+
 
 def usable_trades(trades: pl.DataFrame) -> pl.DataFrame:
     """Return the trades whose price and size are finite and > 0, and that have a symbol, time, id and aggressor."""

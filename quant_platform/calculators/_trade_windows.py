@@ -175,7 +175,8 @@ def trade_windows(
         place = np.flatnonzero(is_needed)
         rows, symbol, is_kept = rows.filter(is_needed), symbol[place], is_kept[place]
         start, stop, context = (np.searchsorted(place, edge) for edge in (start, stop, context))
-    return TradeWindows(rows, symbol, samples, start, stop, context, tail=pl.concat([untouched, rows.filter(is_kept)]))
+    tail = pl.concat([untouched, rows.filter(is_kept)], rechunk=True)  # else it would grow a chunk a step
+    return TradeWindows(rows, symbol, samples, start, stop, context, tail)
 
 
 def by_blocks(windows: TradeWindows, columns: Callable[[TradeWindows], dict[str, Array]]) -> pl.DataFrame:
@@ -243,7 +244,7 @@ def joined(tail: pl.DataFrame, trades: pl.DataFrame) -> Joined:
     old_symbol = np.repeat(old_code, old_counts)
     is_touched = np.isin(old_symbol, code)
     symbol = np.append(old_symbol[is_touched], np.repeat(code, counts))
-    rows = pl.concat([tail.filter(is_touched), new])
+    rows = pl.concat([tail.filter(is_touched), new], rechunk=True)
     ts, ids = integers(rows, "ts_event"), integers(rows, "trade_id")
     is_new = np.ones(rows.height, bool)
     is_new[: rows.height - new.height] = False

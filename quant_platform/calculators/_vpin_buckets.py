@@ -5,6 +5,7 @@ Volume is counted in whole units of about 1e-12 of a bucket, so that no sum depe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import polars as pl
@@ -56,12 +57,13 @@ def no_books(n_buckets: int) -> BySymbol:
 
 def opened_books(books: BySymbol, symbols: Sequence[str], sizes: Mapping[str, float | None]) -> BySymbol:
     """Return the books with one for each of these symbols; a new one gets its bucket size, null where there is none."""
-    new = [symbol for symbol in symbols if symbol not in books.places]
+    opened = books.including(symbols)
+    is_new = opened.facts["last_ts"][opened.at(symbols)] == SEEN["last_ts"]
+    new = list(compress(symbols, is_new))
     size = np.array([sizes.get(symbol) or np.nan for symbol in new])
     scale = np.power(10.0, _DIGITS - np.ceil(np.log10(size)))
     is_sized = np.isfinite(size)
     capacity = np.where(is_sized, np.rint(np.where(is_sized, size * scale, 0)), _NO_BUCKET).astype(np.int64)
-    opened = books.including(symbols)
     return opened.changed(opened.at(new), {"scale": np.where(is_sized, scale, 0.0), "capacity": capacity})
 
 

@@ -173,8 +173,8 @@ def step(
     held = rows_of(first_at(ts, horizon, tape_edges[:-1], tape_edges[1:]), tape_edges[1:])
     held_quotes = rows_of(first_at(quote_ts, horizon + 1, book_edges[:-1], book_edges[1:]), book_edges[1:])
     following = State(
-        pl.concat([quiet_trades, tape[pl.Series(held, dtype=pl.UInt32)]]),
-        pl.concat([quiet_quotes, book[pl.Series(held_quotes, dtype=pl.UInt32)]]),
+        pl.concat([quiet_trades, tape[pl.Series(held, dtype=pl.UInt32)]], rechunk=True),
+        pl.concat([quiet_quotes, book[pl.Series(held_quotes, dtype=pl.UInt32)]], rechunk=True),
         seen_trades,
         seen_quotes,
         runs.changed(places, {name: np.concatenate([run[name] for run in after]) for name in RUNS}),
@@ -217,7 +217,7 @@ def _parted(rows: pl.DataFrame, symbols: list[str]) -> tuple[pl.DataFrame, pl.Da
 def _joined(kept: pl.DataFrame, new: Ordered, symbols: list[str]) -> tuple[pl.DataFrame, Array]:
     """Return rows by symbol and time, where each symbol's begin, and where the last one's end; all kept are earlier."""
     if kept.height:
-        rows = pl.concat([kept, new.rows]).sort("symbol", maintain_order=True)
+        rows = pl.concat([kept, new.rows], rechunk=True).sort("symbol", maintain_order=True)
         new = Ordered(rows, *symbol_starts(rows))
     edges = np.zeros(len(symbols) + 1, np.int64)
     place = {symbol: number for number, symbol in enumerate(symbols)}

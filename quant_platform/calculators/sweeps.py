@@ -107,7 +107,7 @@ def step(state: State, trades: pl.DataFrame, params: SweepParams = _DEFAULTS) ->
     is_kept[rows_of(kept_from, symbol_end)] = True
     is_touched = is_new[last]
     return (
-        State(pl.concat([untouched, rows.filter(is_kept)])),
+        State(pl.concat([untouched, rows.filter(is_kept)], rechunk=True)),
         _described(rows, level, first[is_touched], last[is_touched], np.ones(is_touched.sum(), np.int64)),
     )
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -97,9 +97,15 @@ def real(doc: str, *, unit: str, nullable: bool = False, **bounds: Any) -> dy.Fl
 
 def polars_schema(contract: type[Contract]) -> pl.Schema:
     """Return the column names and dtypes, in order."""
-    return pl.Schema({name: column.dtype for name, column in contract.columns().items()})
+    return pl.Schema(_dtypes(contract))
 
 
+@functools.cache
+def _dtypes(contract: type[Contract]) -> Mapping[str, Any]:
+    return {name: column.dtype for name, column in contract.columns().items()}
+
+
+@functools.cache
 def empty(contract: type[Contract]) -> pl.DataFrame:
     """Return a frame of no rows with the contract's dtypes."""
     return polars_schema(contract).to_frame()

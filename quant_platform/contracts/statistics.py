@@ -71,3 +71,62 @@ class Liquidity(Contract):
     quote_count = count("Quotes that came in the interval, valid or not.")
     status = choice("Why the spread is null.", Status)
     ts_known = instant("Latest receipt of the quotes used, never before the interval's end.")
+
+
+class Correlation(Contract):
+    """How the one-minute returns of two symbols move together, one row a pair of symbols; no table of the lake."""
+
+    sorted_by: ClassVar[tuple[str, ...]] = ("symbol_a", "symbol_b")
+
+    ts_event = instant("End of the newest minute in the window.")
+    symbol_a = text("The symbol that comes first in the alphabet.")
+    symbol_b = text("The other symbol.")
+    correlation = real("Pearson's, of the log returns that both have.", unit="1", nullable=True, min=-1, max=1)
+    pairs = count("Minutes of which both have a return.")
+    is_flagged = flag("Whether |correlation| reaches the risk threshold; null where it is null.", nullable=True)
+    status = choice("Why `correlation` is null.", Status)
+    ts_known = instant("Latest known time of the two symbols' bars in the window.")
+
+
+class PortfolioTotals(Contract):
+    """Totals over symbols, one row a sector and one, without a sector, of all; no table of the lake.
+
+    A mean or sum is over the symbols that know the value, counted beside it, and null where none does.
+    """
+
+    sorted_by: ClassVar[tuple[str, ...]] = ("sector",)
+
+    sector = text("The sector; null in the row of all symbols.", nullable=True)
+    ts_event = instant("Latest market time of what was used; null where none is known.", nullable=True)
+    symbols = count("Symbols.")
+    avg_vpin = real("Mean VPIN.", unit="1", nullable=True, min=0, max=1)
+    vpin_count = count("Symbols whose VPIN is known.")
+    total_gex_gross = real("Sum of gamma exposures, puts like calls.", unit="USD per 1 %", nullable=True)
+    total_gex_net = real("Sum of gamma exposures, calls less puts.", unit="USD per 1 %", nullable=True)
+    gex_count = count("Symbols whose net gamma exposure is known.")
+    total_dex_gross = real("Sum of delta exposures' amounts.", unit="USD", nullable=True)
+    total_dex_net = real("Sum of delta exposures.", unit="USD", nullable=True)
+    dex_count = count("Symbols whose net delta exposure is known.")
+    total_vanna_notional = real("Sum of vanna flows.", unit="USD per vol point", nullable=True)
+    vanna_count = count("Symbols whose vanna flow is known.")
+    total_charm_notional = real("Sum of charm flows.", unit="USD per day", nullable=True)
+    charm_count = count("Symbols whose charm flow is known.")
+    total_hedging_notional = real("Sum of hedging flows.", unit="USD per 1 %", nullable=True)
+    hedging_count = count("Symbols whose hedging flow is known.")
+    toxic_count = count("Symbols whose toxicity level is high; null where no level is known.", nullable=True)
+    avg_toxicity = real("Mean adjusted toxicity.", unit="1", nullable=True, min=0, max=1)
+    toxicity_count = count("Symbols whose adjusted toxicity is known.")
+    total_volume = real(
+        "Sum of volumes, each in the base units of its own symbol.", unit="base units", nullable=True, min=0
+    )
+    volume_count = count("Symbols whose volume is known.")
+    institutional_notional_share = real("Mean share of notional.", unit="1", nullable=True, min=0, max=1)
+    retail_notional_share = real("Mean share of notional.", unit="1", nullable=True, min=0, max=1)
+    unclassified_notional_share = real("Mean share of notional.", unit="1", nullable=True, min=0, max=1)
+    flow_mix_count = count("Symbols of which all three shares are known.")
+    institutional_net_notional = real(
+        "Sum of what institutions bought less sold.", unit="quote currency", nullable=True
+    )
+    institutional_net_count = count("Symbols whose institutional net notional is known.")
+    retail_net_notional = real("Sum of what retail bought less sold.", unit="quote currency", nullable=True)
+    retail_net_count = count("Symbols whose retail net notional is known.")

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from quant_platform.defs import jobs, schedules, sensors
-from quant_platform.defs.assets import market, marts, microstructure, reports, statistics
+from quant_platform.defs import jobs, latest_values, schedules, sensors
+from quant_platform.defs.assets import live, market, marts, microstructure, reports, statistics
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import Platform
 from quant_platform.defs.table_asset import table_asset
@@ -34,14 +34,18 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     platform: Platform = overrides.setdefault("platform", Platform())
     partitions = daily(platform.settings.partitions.start)
     daily_market, near_real_time = jobs.daily_market(), jobs.near_real_time()
+    publish_latest = latest_values.job()
     return dg.Definitions(
         assets=[
-            *(table_asset(spec, partitions) for spec in (*market.TABLES, *microstructure.TABLES, *statistics.TABLES)),
+            *(
+                table_asset(spec, partitions)
+                for spec in (*market.TABLES, *microstructure.TABLES, *statistics.TABLES, *live.TABLES)
+            ),
             marts.dbt_models(),
             reports.daily_market_report(partitions),
         ],
-        jobs=[daily_market, near_real_time],
-        schedules=[schedules.daily_market(daily_market)],
+        jobs=[daily_market, near_real_time, publish_latest],
+        schedules=[schedules.daily_market(daily_market), latest_values.schedule(publish_latest)],
         sensors=[sensors.near_real_time(near_real_time), sensors.close_dates(daily_market)],
         resources={"warehouse": marts.read_only_warehouse(platform.settings), **overrides},
         executor=_EXECUTOR,

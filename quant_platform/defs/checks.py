@@ -3,18 +3,24 @@
 Blocking is the ledger's job, not Dagster's: a red blocking check refuses the units that read that file.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
+from quant_platform.contracts.live import LiveParity
+from quant_platform.pipeline import live_values
+from quant_platform.pipeline.live_parity import TOLERANCE
 from quant_platform.pipeline.units import Outcome, UnitStatus
 
 CONTRACT = "contract"
 COVERAGE = "coverage"
 TRADE_IDS = "trade_ids"
 GAPS_TABLE = "market/gaps"
+LIVE_PARITY = "live_parity"
+_MOST_EVIDENCE = 50
 
 
 def specs(table: str, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetCheckSpec]:
@@ -25,6 +31,11 @@ def specs(table: str, partitions: dg.PartitionsDefinition[str]) -> list[dg.Asset
     }
     if table == GAPS_TABLE:
         described[TRADE_IDS] = "No trade ids are missing from the tape."
+    if table == LiveParity.table:
+        described[LIVE_PARITY] = (
+            f"What was served is what the folds give over the captured rows as received, to {TOLERANCE:g}, wherever it "
+            "said that nothing was missing; and nothing was served that was never captured."
+        )
     return [
         dg.AssetCheckSpec(name, asset=dg.AssetKey(table.split("/")), description=text, partitions_def=partitions)
         for name, text in described.items()
@@ -46,6 +57,7 @@ def evaluations(
         _contract(outcomes),
         _coverage(day, outcomes, first_dates),
         *([_trade_ids(outcomes)] if table == GAPS_TABLE else []),
+        *([_live_parity(outcomes)] if table == LiveParity.table else []),
     ):
         yield dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(table.split("/")),
@@ -54,7 +66,7 @@ def evaluations(
             metadata=metadata,
             partition=day.isoformat(),
             blocking=False,
-            severity=dg.AssetCheckSeverity.ERROR if name == CONTRACT else dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR if name in {CONTRACT, LIVE_PARITY} else dg.AssetCheckSeverity.WARN,
         )
 
 
@@ -90,3 +102,24 @@ def _coverage(day: date, outcomes: Sequence[Outcome], first_dates: dict[str, dat
 def _trade_ids(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:
     holes = {o.unit.symbol: o.rows for o in outcomes if o.rows}
     return TRADE_IDS, not holes, {"gaps": sum(holes.values()), "gaps_by_symbol": holes}
+
+
+def _live_parity(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:
+    rows = [
+        {"symbol": o.unit.symbol, **row} for o in outcomes for row in json.loads(o.facts.get(live_values.FACTS, "[]"))
+    ]
+    unjudged = {o.unit.symbol: f"{o.status}: {o.error}" for o in outcomes if not o.status.is_usable}
+    worst = sorted(rows, key=lambda row: (row["missing"], row["max_difference"] or 0.0), reverse=True)
+    metadata: dict[str, Any] = {
+        "samples": sum(row["samples"] for row in rows),
+        "compared": sum(row["compared"] for row in rows),
+        "with_gap": sum(row["with_gap"] for row in rows),
+        "differing": sum(row["differing"] for row in rows),
+        "never_captured": sum(row["missing"] for row in rows),
+        "unjudged": unjudged,
+        "max_difference": max((row["max_difference"] or 0.0 for row in rows), default=0.0),
+        "max_final_difference": max((row["max_final_difference"] or 0.0 for row in rows), default=0.0),
+    }
+    if worst:
+        metadata["worst"] = dg.MetadataValue.table([dg.TableRecord(row) for row in worst[:_MOST_EVIDENCE]])
+    return LIVE_PARITY, not (unjudged or metadata["differing"] or metadata["never_captured"]), metadata

@@ -14,8 +14,10 @@ def daily_market() -> UnresolvedAssetJobDefinition:
     """Return the job that brings one trading date from the archive to its report."""
     return dg.define_asset_job(
         "daily_market",
-        selection=dg.AssetSelection.groups("market", "microstructure", "statistics", "staging", "marts", "reports"),
-        description="Archive → lake → bars → order flow, statistics → marts → daily report, for one trading date.",
+        selection=dg.AssetSelection.groups(
+            "market", "microstructure", "statistics", "live", "staging", "marts", "reports"
+        ),
+        description="Archive → lake → bars → order flow, statistics, parity → marts → report, for one trading date.",
     )
 
 

@@ -13,6 +13,7 @@ from quant_platform.storage.lake import Lake
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _WIDTH_S = 300
 UP, DOWN, LINE = "#1a7f5a", "#b3362b", "#2b5b9e"
@@ -84,6 +85,11 @@ def panels(
         axes.tick_params(labelsize=7)
         axes.margins(x=0.01)
     column[-1].set_xlabel("hour, UTC", fontsize=7)
+    return picture(figure)
+
+
+def picture(figure: "Figure") -> str:
+    """Return a figure as Markdown that holds it."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})"

@@ -1,4 +1,4 @@
-"""`qp up`: the UI, the daemon and the report pages on 127.0.0.1 under one supervisor that leaves nothing behind."""
+"""`qp up`: the UI, the daemon, capture, live keys and report pages under one supervisor that leaves nothing behind."""
 
 import contextlib
 import functools
@@ -96,12 +96,14 @@ def _commands(settings: Settings, replay: Replay | None) -> dict[str, list[str]]
     qp = str(bin_folder / "qp")
     if replay is None:
         symbols = [i.symbol for i in settings.instruments if i.feed in CAPTURED_FEEDS and not i.is_simulated]
-        return commands | ({"collector": [qp, "collect", "--symbols", ",".join(symbols)]} if symbols else {})
+        names = ["--symbols", ",".join(symbols)]
+        return commands | ({"collector": [qp, "collect", *names], "live": [qp, "live", *names]} if symbols else {})
     names = ["--symbols", ",".join(replay.symbols)]
     what = ["--date", replay.date.isoformat(), "--clock", replay.clock, "--speed", str(replay.speed)]
     return {
         "replay": [qp, "replay", *names, *what, "--port", str(settings.ui.replay_port)],
         "collector": [qp, "collect", *names],
+        "live": [qp, "live", *names],
         **commands,
     }
 

@@ -5,12 +5,12 @@ receipt where that is known, else by the venue's time. Times and ids leave here 
 """
 
 import datetime as dt
+import json
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -23,8 +23,8 @@ from quant_platform.feeds import frames
 from quant_platform.feeds._replay_messages import AGG_TRADE, DEPTH, MESSAGES, SNAPSHOT, TAPE, TRADE, Shift
 from quant_platform.feeds.recorded import Wanted, files_in
 from quant_platform.settings import CAPTURED_FEEDS, Instrument, Settings
-from quant_platform.storage.lake import Lake
-from quant_platform.storage.landing import Manifest
+from quant_platform.storage.lake import Footer, Lake
+from quant_platform.storage.landing import Manifest, is_in_use
 
 _DAY_NS = 86_400_000_000_000
 _TABLES = (Trade.table, Quote.table, Book.table)
@@ -32,7 +32,7 @@ _TABLE_OF = (Trade.table, Trade.table, Quote.table, Book.table, Book.table)  # b
 _ROWS_LOOKED_AT = 4_096
 _HEAD_CHARACTERS = 200
 _DATE = re.compile(r"_(\d{8})(?:\.|$)")
-_CAPTURED = "through_segment"  # in the footer of what was built from the landing
+_CAPTURED = "through_segment"  # a fact of what was built from the landing
 
 
 class Piece(NamedTuple):
@@ -99,7 +99,7 @@ def newest_date(
     found = []
     for symbol, date in sorted(lake.symbol_days(Trade.table), key=lambda one: one[1], reverse=True):
         footer = lake.footer(Trade.table, symbol, date) if symbol in names and date < before else None
-        if footer and footer.rows and _CAPTURED not in footer.metadata:
+        if footer and footer.rows and _CAPTURED not in _facts(footer):
             found.append(date)
             break
     named = (_DATE.search(path.name) for path in (files_in(folder) if folder else ()))
@@ -131,10 +131,11 @@ def sources(
         missing -= has
     start = (date - dt.date(1970, 1, 1)).days * _DAY_NS
     whole = {table: lake.footer(table, instrument.symbol, date) for table in missing}
-    landed = {table for table, footer in whole.items() if footer is None or _CAPTURED in footer.metadata}
+    landed = {table for table, footer in whole.items() if footer is None or _CAPTURED in _facts(footer)}
+    listed = Manifest(settings.landing).segments(venue, instrument.symbol) if is_in_use(settings.landing) else ()
     segments = tuple(
         segment.path
-        for segment in Manifest(settings.landing).segments(venue, instrument.symbol)
+        for segment in listed
         if segment.ts_first is not None and segment.ts_last is not None
         if segment.ts_first < start + _DAY_NS and segment.ts_last >= start
     )
@@ -144,21 +145,15 @@ def sources(
     for table in sorted(missing):
         footer = whole[table]
         if footer and footer.rows:
-            is_aggregated = footer.metadata.get("tape") == Tape.AGG_TRADES.value
+            is_aggregated = _facts(footer).get("tape") == Tape.AGG_TRADES.value
             found.append(_stored(lake.path(table, instrument.symbol, date), table, wanted, is_aggregated=is_aggregated))
     return found
 
 
-def greatest_landed_id(settings: Settings, instrument: Instrument, venue: str) -> int | None:
-    """Return the greatest trade id that was landed, also in files that are not listed yet; None without any."""
-    manifest = Manifest(settings.landing)
-    listed = manifest.segments(venue, instrument.symbol)
-    folder = settings.landing / "segments" / venue / quote(instrument.symbol, safe="")
-    wanted = _wanted(instrument, venue, dt.date.min)
-    found: list[Any] = [segment.last_id for segment in listed]
-    for path in sorted(set(folder.glob("*.frames")) - {segment.path for segment in listed}):
-        found += [_piece(rows, Shift()).tape["last_id"].max() for rows in _messages_in(path, wanted, _ROWS_LOOKED_AT)]
-    return max((number for number in found if number is not None), default=None)
+def _facts(footer: Footer) -> dict[str, str]:
+    """Return what was told of a tape when it was made."""
+    facts: dict[str, str] = json.loads(footer.metadata.get("facts", "{}"))
+    return facts
 
 
 def _wanted(instrument: Instrument, venue: str, date: dt.date) -> Wanted:

@@ -41,13 +41,12 @@ class Replay:
 
     Args:
         recorded: The markets; one at least, with one source at least.
-        clock: `recorded` keeps times and ids; `now` shifts them so that the recording begins at `started_ns`, and plays
-            it again when it has ended.
+        clock: `recorded` keeps times and ids, and begins when somebody has subscribed; `now` shifts them so that the
+            recording begins at `started_ns`, and plays it again when it has ended.
         speed: Seconds of the recording in one; 0 is as fast as clients take it, and waits while there is none.
         faults: What it does wrong.
         start: Where to begin, on the recording's clock.
         started_ns: The present, UTC ns.
-        wait_for_client: With the clock `recorded`: begin when somebody has subscribed.
 
     Attributes:
         port: Where it is served.
@@ -69,13 +68,11 @@ class Replay:
         faults: Faults,
         start: int,
         started_ns: int,
-        wait_for_client: bool,
     ) -> None:
         self.port = 0
         self.ended = asyncio.Event()
         self.playing: asyncio.Task[None]
         self._clock, self._speed, self.faults, self._start = clock, speed, faults, start
-        self._wait_for_client = wait_for_client and clock == "recorded"
         self._started_ns = started_ns
         firsts = [first for one in recorded for first in one.firsts]
         self._origin = max(min(first.at for first in firsts), start)
@@ -167,7 +164,7 @@ class Replay:
         Raises:
             RecordedError: A file cannot be read.
         """
-        if self._wait_for_client or not self._speed:
+        if self._clock == "recorded":
             await self.subscribed.wait()
         if self._began_s is None:
             self._began_s = asyncio.get_running_loop().time()

@@ -99,6 +99,8 @@ def ns(time: int | None) -> int | None:
 def streams(instrument: Instrument, *, depth_interval_ms: int) -> list[str]:
     """Return the streams of an instrument's own feed: its tape, the best quotes and the depth.
 
+    A table that another live feed fills is left out. Recordings fill dates that are over: they take nothing from now.
+
     Raises:
         SettingsError: The feed is none of Binance's live ones, or has no such interval.
     """
@@ -114,7 +116,8 @@ def streams(instrument: Instrument, *, depth_interval_ms: int) -> list[str]:
         raise SettingsError(f"capture.depth_interval_ms: {feed} has {known}, not {depth_interval_ms}.")
     tape = AGG_TRADE if instrument.tape == "aggTrades" else TRADE
     names = {tape: tape, BOOK_TICKER: BOOK_TICKER, DEPTH: f"{DEPTH}{suffixes[depth_interval_ms]}"}
-    return [f"{name}@{names[kind]}" for kind in names if instrument.source_of(_TABLES[kind]) == feed]
+    elsewhere = set(VENUES) - {feed}
+    return [f"{name}@{names[kind]}" for kind in names if instrument.source_of(_TABLES[kind]) not in elsewhere]
 
 
 def stream_url(ws_url: str, names: Sequence[str]) -> str:

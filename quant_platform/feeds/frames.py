@@ -140,6 +140,11 @@ def lines_of(path: Path, first_place: int = 0) -> Iterator[pl.DataFrame]:
         yield _lines(rest + b"\n", place)
 
 
+def lines_in(content: bytes, first_place: int) -> pl.DataFrame:
+    """Return the whole lines of a segment that still grows, as `lines_of` does; what follows the last newline waits."""
+    return _lines(content[: content.rfind(b"\n") + 1], first_place + 1)
+
+
 def find(folder: Path, wanted: Wanted) -> Recording | None:
     """Return the files of a symbol-day, and of the dates beside it; None where the folder has none of the date.
 

@@ -19,11 +19,13 @@ from websockets.asyncio.server import serve
 from quant_platform.feeds._replay_door import Door
 from quant_platform.feeds._replay_faults import Faults
 from quant_platform.feeds._replay_market import Market
-from quant_platform.feeds._replay_sources import greatest_landed_id, newest_date, sources, venue_of
+from quant_platform.feeds._replay_sources import newest_date, sources, venue_of
 from quant_platform.feeds._replay_venue import Clock, Recorded, Replay
+from quant_platform.feeds.binance import describe
 from quant_platform.feeds.recorded import RecordedError
 from quant_platform.settings import Settings, SettingsError
 from quant_platform.storage.lake import Lake
+from quant_platform.storage.landing import greatest_id
 
 __all__ = ["Clock", "Faults", "Replay", "run", "serving"]
 
@@ -106,7 +108,6 @@ async def serving(
     say: Callable[[str], None] = lambda _: None,
     frames: Path | None = None,
     at: dt.time | None = None,
-    wait_for_client: bool = True,
 ) -> AsyncIterator[Replay]:
     """Serve in the running event loop until the context ends. What it gives knows the real `port`.
 
@@ -122,7 +123,6 @@ async def serving(
         say: See `run`.
         frames: See `run`.
         at: The time of day, UTC, to begin at; unset: the recording's beginning.
-        wait_for_client: See `Replay`.
 
     Raises:
         RecordedError: Nothing of the date was recorded, or a file cannot be read.
@@ -151,7 +151,6 @@ async def serving(
             faults=faults,
             start=_ns(day, at) if at else 0,
             started_ns=now_ns(),
-            wait_for_client=wait_for_client,
         )
         await replay.load()
         door = Door(replay)
@@ -201,7 +200,8 @@ def _recorded(
                 lose=faults.lose,
                 seed=f"{faults.seed}:{instrument.symbol}",
             )
-            recorded.append(Recorded(market, found, firsts, greatest_landed_id(settings, instrument, venue)))
+            landed_id = greatest_id(settings.landing, venue, instrument.symbol, describe)
+            recorded.append(Recorded(market, found, firsts, landed_id))
     if day is None or not recorded:
         raise RecordedError(
             f"There is no recording of {date or 'any date'} of {', '.join(symbols)}: `qp list-data` shows what there "

@@ -28,15 +28,19 @@ _LIST_LENGTH = _BARS.max_entries or 0
 
 
 class Batch(NamedTuple):
-    """Lines to parse (`name` is their symbol), or entries to write, but for `ts_written` (`name` is their Stream)."""
+    """Lines to parse (`name` is their symbol), or entries to write, but for `ts_written` (`name` is their Stream).
+
+    Where it `follows` the batch before, the two were parsed from the same lines, and readers shall see both or none.
+    """
 
     name: str
     lines: list[bytes]
     size: int
+    follows: bool = False
 
     @classmethod
-    def of(cls, name: str, lines: list[bytes]) -> "Batch":
-        return cls(name, lines, sum(map(len, lines)) + _OBJECT_BYTES * len(lines))
+    def of(cls, name: str, lines: list[bytes], *, follows: bool = False) -> "Batch":
+        return cls(name, lines, sum(map(len, lines)) + _OBJECT_BYTES * len(lines), follows)
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Market:
         texts = line_text(b"\n".join(lines)).split("\n")
         numbered = pl.DataFrame({"place": range(self.place, self.place + len(texts)), "text": texts})
         self.place += len(texts)
-        self.is_dirty = True
+        self.is_dirty, follows = True, False
         for table, key in _STREAMS.items():
             self.parsers[table], found = frames.step(self.parsers[table], numbered, replace(self.wanted, table=table))
             if found.rows.is_empty():
@@ -76,7 +80,9 @@ class Market:
             numbers = pl.int_range(1, rows.height + 1) + self.sequences[table]
             self.sequences[table] += rows.height
             fields = rows.with_columns(ts="ts_event", seq=numbers).select(key.fields[1:])
-            yield Batch.of(key.name(self.wanted.symbol), fields.write_ndjson().encode().splitlines())
+            entries = fields.write_ndjson().encode().splitlines()
+            yield Batch.of(key.name(self.wanted.symbol), entries, follows=follows)
+            follows = True
 
     def write(self, pipe: Pipeline, ts_written: int, ttl_s: int) -> int:
         """Queue what writes the strings and the bars, EXPIRE of the bars last; return how many commands."""

@@ -4,7 +4,7 @@ What lies behind a hole is never durable before the hole is noted, and a note ne
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from quant_platform.feeds.binance import describe
@@ -70,10 +70,7 @@ class Sink:
         Raises:
             OSError: The disk is full; the next call writes what this one could not.
         """
-        self._take(batch)
-        self._notebook.note(batch.holes)
-        self._writer.flush()
-        self._notebook.write(batch.holes)
+        self._keep(batch, self._writer.flush)
         self._noted = batch.holes
         landed = Landed(self._bytes, [_text(line) for line in self._lines])
         self._lines, self._bytes = [], 0
@@ -87,18 +84,17 @@ class Sink:
         Raises:
             OSError: The disk is full; what is lacking stays on record as missing ids.
         """
-        self._take(batch)
-        self._notebook.note(batch.holes)
-        self._writer.close()
-        self._notebook.write(batch.holes)
+        self._keep(batch, self._writer.close)
 
-    def _take(self, batch: Batch) -> None:
-        append = self._writer.append
+    def _keep(self, batch: Batch, make_durable: Callable[[], None]) -> None:
         for ts_recv, payload, entry in batch.lines:
-            append(ts_recv, payload, entry)
+            self._writer.append(ts_recv, payload, entry)
         self._bytes += batch.payload_bytes
         if self._wants_lines:
             self._lines += batch.lines
+        self._notebook.note(batch.holes)
+        make_durable()
+        self._notebook.write(batch.holes)
 
     def _look_back(self, segments: Sequence[Segment], last_id: int) -> None:
         last = next(segment for segment in reversed(segments) if segment.last_id == last_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quant_platform.live._channel import Channel
+from quant_platform.storage.atomic import published
 
 
 class StatusFile:
@@ -23,8 +24,8 @@ class StatusFile:
         self._ts_started = ts_started
         self._messages: dict[str, int] = {}
         self._written_s: float | None = None
-        for path in _files(landing):
-            if not _is_alive(int(path.stem)):
+        for path in _folder(landing).glob("*.json*"):  # those too that a killed process had not put in their place
+            if not _is_alive(_pid(path)):
                 path.unlink(missing_ok=True)
 
     def state(
@@ -74,10 +75,8 @@ class StatusFile:
         Raises:
             OSError: The disk is full.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        temporary.replace(self._path)
+        with published(self._path) as temporary:
+            temporary.write_text(json.dumps(state), encoding="utf-8")
 
     def remove(self) -> None:
         """Take the file away: the collector has ended."""
@@ -87,21 +86,19 @@ class StatusFile:
 def read(landing: Path) -> list[dict[str, Any]]:
     """Return what the collectors that run tell of themselves, by process number."""
     found = []
-    for path in _files(landing):
-        if path.suffix == ".json" and _is_alive(int(path.stem)):
+    for path in sorted(_folder(landing).glob("*.json"), key=_pid):
+        if _is_alive(_pid(path)):
             with suppress(FileNotFoundError):  # it has just ended
                 found.append(json.loads(path.read_text(encoding="utf-8")))
     return found
 
 
-def _files(landing: Path) -> list[Path]:
-    """Return the files of all processes, those that are being written too, by process number."""
-    found = [path for path in _folder(landing).glob("*.*") if path.stem.isdigit()]
-    return sorted(found, key=lambda path: int(path.stem))
-
-
 def _folder(landing: Path) -> Path:
     return landing / "collectors"
+
+
+def _pid(path: Path) -> int:
+    return int(path.name.partition(".")[0])
 
 
 def _is_alive(pid: int) -> bool:

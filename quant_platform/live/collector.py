@@ -21,7 +21,7 @@ from websockets.exceptions import InvalidURI
 from quant_platform.feeds import binance
 from quant_platform.feeds.binance_rest import Rest
 from quant_platform.feeds.binance_stream import Streams
-from quant_platform.live import _status
+from quant_platform.live import _log, _status
 from quant_platform.live._channel import Channel
 from quant_platform.live._refill import fill_holes, keep_snapshots
 from quant_platform.live._sink import Sink
@@ -67,15 +67,8 @@ def run(settings: Settings, symbols: Sequence[str], *, publisher: Publisher | No
     Raises:
         SettingsError: A symbol is not configured, or cannot be captured.
     """
+    _log.configure()
     is_terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
     def say(text: str) -> None:
         if is_terminal:

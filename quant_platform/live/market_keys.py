@@ -1,6 +1,6 @@
 """The `market:*` keys of Redis, from the lines that the collector landed. Capture never waits for them.
 
-A thread parses what was put, four times a second, and writes it as a pipeline. While Redis is down or hangs, parsing
+A thread parses what was put, four times a second, and writes it, a piece at once. While Redis is down or hangs, parsing
 goes on, so that prices, volumes and bars stay true. Entries of Streams wait, up to a limit of memory; then the oldest
 go.
 """
@@ -70,9 +70,9 @@ class _Queue:
         return gone
 
     def taken(self, *, most_bytes: int = _LIMIT_BYTES, most_lines: int = 1 << 30) -> list[Batch]:
-        """Return the oldest batches, at least one and then no more than so much, and forget them."""
+        """Return the oldest batches, at least one and then no more than so much but what follows, and forget them."""
         batches: list[Batch] = []
-        while self._batches and most_bytes > 0 and most_lines > 0:
+        while self._batches and ((most_bytes > 0 and most_lines > 0) or self._batches[0].follows):
             batches.append(self._pop())
             most_bytes -= batches[-1].size
             most_lines -= len(batches[-1].lines)
@@ -221,14 +221,14 @@ class Publisher:
                 self._said.clear()
 
     def _write_some(self, client: redis.Redis, entries: list[Batch], markets: list[Market]) -> None:
-        """Write these as one pipeline; entries that Redis did not take wait on.
+        """Write these as one transaction; entries that Redis did not take wait on.
 
         Raises:
             redis.RedisError: It was not reached, or did not take all.
         """
         ts_written = time.time_ns()
         stamp = b'{"ts_written":%d,' % ts_written
-        pipe = client.pipeline(transaction=False)
+        pipe = client.pipeline(transaction=True)  # who reads trades finds the quotes before them
         for batch in entries:
             for line in batch.lines:
                 entry: dict[Any, Any] = {redis_keys.STREAM_FIELD: stamp + line[1:]}

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -11,11 +12,11 @@ import polars as pl
 from quant_platform.contracts._schema import contract_of, empty
 from quant_platform.contracts.enums import GapStatus
 from quant_platform.contracts.market import Gap, Trade
-from quant_platform.feeds import frames
+from quant_platform.feeds import binance, frames
 from quant_platform.feeds.recorded import Wanted
 from quant_platform.pipeline.units import CAPTURED, Built, Fold, Source, Work
 from quant_platform.settings import CAPTURED_FEEDS
-from quant_platform.storage.landing import Manifest, Segment, is_in_use
+from quant_platform.storage.landing import Manifest, Segment, growing, is_in_use, repair
 from quant_platform.storage.quarantine import SCHEMA as QUARANTINE
 
 THROUGH_SEGMENT = "through_segment"
@@ -84,6 +85,27 @@ def read_day(work: Work) -> Built:
     return built._replace(rows=rows, facts={**built.facts, **facts})
 
 
+def so_far(work: Work, state: Any, after: int) -> pl.DataFrame:
+    """Return the rows of a raw table that were captured up to now, the segment that still grows included.
+
+    Args:
+        work: The unit; its date is open.
+        state: What the parts up to a segment left, or `FOLD.opened` gives.
+        after: That segment's number, 0 for none.
+
+    Returns:
+        The rows after the parts, in the order of arrival.
+    """
+    feed, symbol = work.instrument.feed, work.unit.symbol
+    if not is_in_use(work.settings.landing):
+        return empty(contract_of(work.unit.table))
+    # In this order: what is closed while this reads is read twice, and the parser knows it again.
+    number, content = growing(work.settings.landing, feed, symbol)
+    repair(work.settings.landing, feed, symbol, binance.describe)
+    closed = _lines(segments(work, after))
+    return _folded(work, state, chain(closed, [frames.lines_in(content, number * _LINES_PER_SEGMENT)]))[1].rows
+
+
 def fills(facts: Mapping[str, str]) -> pl.DataFrame:
     """Return the holes that were filled, as contract Gap, from the facts of the tape's file."""
     rows = json.loads(facts.get(FILLS, "[]"))
@@ -95,6 +117,15 @@ def _opened(_: Work) -> _State:
 
 
 def _step(work: Work, state: _State, streams: Mapping[str, Any]) -> tuple[_State, Built]:
+    return _folded(work, state, _lines(streams[CAPTURED]))
+
+
+def _lines(closed: Iterable[Segment]) -> Iterator[pl.DataFrame]:
+    for segment in closed:
+        yield from frames.lines_of(segment.path, first_place=segment.number * _LINES_PER_SEGMENT)
+
+
+def _folded(work: Work, state: _State, chunks: Iterable[pl.DataFrame]) -> tuple[_State, Built]:
     table, symbol, date = work.unit
     wanted = Wanted(
         table=table,
@@ -106,15 +137,14 @@ def _step(work: Work, state: _State, streams: Mapping[str, Any]) -> tuple[_State
     gaps_wanted = Wanted(**{**vars(wanted), "table": Gap.table})
     parser, gap_parser, known = state
     rows, broken = [empty(contract_of(table))], [QUARANTINE.to_frame().drop("table", "symbol")]
-    for segment in streams[CAPTURED]:
-        for lines in frames.lines_of(segment.path, first_place=segment.number * _LINES_PER_SEGMENT):
-            parser, found = frames.step(parser, lines, wanted)
-            rows.append(_of_the_date(work, found.rows))
-            broken.append(_named(segment, found.broken))
-            if table == Trade.table:
-                gap_parser, gaps = frames.step(gap_parser, lines, gaps_wanted)
-                is_filled = pl.col("status") == GapStatus.FILLED.value
-                known = pl.concat([known, _of_the_date(work, gaps.rows.filter(is_filled), "ts_end")])
+    for lines in chunks:
+        parser, found = frames.step(parser, lines, wanted)
+        rows.append(_of_the_date(work, found.rows))
+        broken.append(_named(work, found.broken))
+        if table == Trade.table:
+            gap_parser, gaps = frames.step(gap_parser, lines, gaps_wanted)
+            is_filled = pl.col("status") == GapStatus.FILLED.value
+            known = pl.concat([known, _of_the_date(work, gaps.rows.filter(is_filled), "ts_end")])
     facts = {FILLS: json.dumps(known.cast(_integer_times()).rows())} if known.height else {}
     if table == Trade.table:
         facts["tape"] = work.instrument.tape
@@ -131,12 +161,12 @@ def _of_the_date(work: Work, rows: pl.DataFrame, column: str = "ts_event") -> pl
     return rows.filter(pl.col(column).is_between(start, end, closed="left"))
 
 
-def _named(segment: Segment, broken: pl.DataFrame) -> pl.DataFrame:
+def _named(work: Work, broken: pl.DataFrame) -> pl.DataFrame:
     # A line that had waited for the venue's clock may be of an earlier segment.
     number = (pl.col("place") // _LINES_PER_SEGMENT).cast(pl.String).str.zfill(8)
     return broken.select(
         "rule",
-        source_file=pl.format("{}/{}/{}.frames", pl.lit(segment.feed), pl.lit(segment.symbol), number),
+        source_file=pl.format("{}/{}/{}.frames", pl.lit(work.instrument.feed), pl.lit(work.unit.symbol), number),
         source_line=pl.col("place") % _LINES_PER_SEGMENT,
         raw="text",
     )

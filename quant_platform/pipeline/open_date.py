@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from quant_platform.contracts._schema import contract_of
+from quant_platform.contracts._schema import contract_of, empty, polars_schema
 from quant_platform.pipeline import capture
 from quant_platform.pipeline.units import CAPTURED, Fold, Outcome, Unit, UnitStatus, Work, contract_check
 from quant_platform.storage import quarantine
@@ -116,6 +116,17 @@ def recalled(work: Work, unit: Unit) -> Memory | None:
     except (pickle.UnpicklingError, AttributeError, ImportError, EOFError, TypeError):
         return None
     return memory if isinstance(memory, Memory) else None
+
+
+def rows_so_far(work: Work) -> pl.DataFrame:
+    """Return the rows of a raw table up to now: of its file, or of an open date's parts and what was landed since."""
+    table = contract_of(work.unit.table)
+    names = polars_schema(table).names()
+    if work.lake.path(*work.unit).is_file():
+        return work.today(work.unit.table).select(names).collect()
+    memory = recalled(work, work.unit) or Memory("", capture.FOLD.opened(work))
+    parts = work.lake.scan_parts(*work.unit, memory.parts).select(names).collect() if memory.parts else empty(table)
+    return pl.concat([parts, capture.so_far(work, memory.fold, memory.segment)]).sort(table.sorted_by)
 
 
 def _key(work: Work, upstream: Mapping[str, Memory | None]) -> str:

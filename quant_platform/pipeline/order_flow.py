@@ -1,7 +1,7 @@
 """Recipes of `microstructure/*`: the signed tape, and what is made from it and from the book. No arithmetic here."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from quant_platform.contracts._schema import contract_of, empty, polars_schema
 from quant_platform.contracts.enums import Signing
 from quant_platform.pipeline.sessions import ALWAYS_OPEN
 from quant_platform.pipeline.units import Built, Fold, Input, Recipe, Streams, Work
-from quant_platform.settings import Settings
+from quant_platform.settings import Instrument, Settings
 
 _TRADES = "market/trades"
 _QUOTES = "market/quotes"
@@ -49,7 +49,8 @@ def _signed_trades(work: Work, state: trade_sign.State, streams: Streams) -> tup
     return state, Built(named.select(polars_schema(contract_of(_TAPE)).names()))
 
 
-class _VpinState(NamedTuple):
+@dataclass(frozen=True)
+class VpinState:
     """The fold's own, the bucket sizes that hold for the date, and the earlier values that a CDF compares with."""
 
     fold: vpin.State
@@ -57,8 +58,8 @@ class _VpinState(NamedTuple):
     reference: pl.DataFrame
 
 
-def _vpin_opened(work: Work) -> _VpinState:
-    params, minutes = _vpin_params(work.settings), work.earlier(_MINUTE_BARS).collect()
+def _vpin_opened(work: Work) -> VpinState:
+    params, minutes = vpin_params(work.settings), work.earlier(_MINUTE_BARS).collect()
     volumes = minutes.group_by("symbol", date=pl.col("ts_open").dt.date()).agg(pl.col("volume").sum())
     sizes = vpin.bucket_sizes(volumes, defaults={work.unit.symbol: work.instrument.default_bucket_size})
     if params.bar_s:
@@ -67,18 +68,18 @@ def _vpin_opened(work: Work) -> _VpinState:
     state, before = vpin.initial(), _tape(work.earlier(_TAPE))
     if before.height:
         state = vpin.opened(vpin.step(state, before, sizes, params)[0])
-    return _VpinState(state, sizes, vpin.reference(work.earlier(_BUCKETS).select("symbol", "ts_end", "vpin").collect()))
+    return VpinState(state, sizes, vpin.reference(work.earlier(_BUCKETS).select("symbol", "ts_end", "vpin").collect()))
 
 
-def _vpin_buckets(work: Work, state: _VpinState, streams: Streams) -> tuple[_VpinState, Built]:
-    fold, rows = vpin.step(state.fold, _tape(streams[_TAPE]), state.sizes, _vpin_params(work.settings))
-    return state._replace(fold=fold), Built(rows.buckets)
+def _vpin_buckets(work: Work, state: VpinState, streams: Streams) -> tuple[VpinState, Built]:
+    fold, rows = vpin.step(state.fold, _tape(streams[_TAPE]), state.sizes, vpin_params(work.settings))
+    return replace(state, fold=fold), Built(rows.buckets)
 
 
-def _vpin(work: Work, state: _VpinState, streams: Streams) -> tuple[_VpinState, Built]:
-    params = _vpin_params(work.settings)
+def _vpin(work: Work, state: VpinState, streams: Streams) -> tuple[VpinState, Built]:
+    params = vpin_params(work.settings)
     fold, rows = vpin.step(state.fold, _tape(streams[_TAPE]), state.sizes, params)
-    return state._replace(fold=fold), Built(vpin.standardised(rows.samples, state.reference, params))
+    return replace(state, fold=fold), Built(vpin.standardised(rows.samples, state.reference, params))
 
 
 class _BookState(NamedTuple):
@@ -101,20 +102,22 @@ def _order_book_imbalance(work: Work, state: _BookState, streams: Streams) -> tu
     return _BookState(fold, source if books.height else None), Built(rows)
 
 
-def _toxicity_params(work: Work) -> toxicity.ToxicityParams:
-    params = work.settings.analytics.toxicity_heuristics
-    return replace(params, institutional=_institutional(work, params.institutional))
+def toxicity_params(settings: Settings, instrument: Instrument) -> toxicity.ToxicityParams:
+    """Return what holds for an instrument: which venues are dark depends on its feed."""
+    params = settings.analytics.toxicity_heuristics
+    return replace(params, institutional=_institutional(settings, instrument, params.institutional))
 
 
 def _toxicity_opened(work: Work) -> toxicity.State:
-    params = _toxicity_params(work)
+    params = toxicity_params(work.settings, work.instrument)
     no_values = _vpin_values(work.lake.scan(_VPIN, []))
     return toxicity.step(toxicity.initial(), _warm_up(work, params.window_trades), no_values, params)[0]
 
 
 def _toxicity(work: Work, state: toxicity.State, streams: Streams) -> tuple[toxicity.State, Built]:
     values = _vpin_values(streams[_VPIN])
-    state, rows = toxicity.step(state, _tape(streams[_TAPE]), values, _toxicity_params(work))
+    params = toxicity_params(work.settings, work.instrument)
+    state, rows = toxicity.step(state, _tape(streams[_TAPE]), values, params)
     return state, Built(rows)
 
 
@@ -122,18 +125,19 @@ def _vpin_values(rows: pl.LazyFrame) -> pl.DataFrame:
     return rows.select("symbol", "ts_open", "vpin", "ts_known").collect()
 
 
-def _participant_params(work: Work) -> participants.ParticipantParams:
-    params = work.settings.analytics.participant_flow
-    return replace(params, institutional=_institutional(work, params.institutional))
+def participant_params(settings: Settings, instrument: Instrument) -> participants.ParticipantParams:
+    """Return what holds for an instrument, as `toxicity_params` does."""
+    params = settings.analytics.participant_flow
+    return replace(params, institutional=_institutional(settings, instrument, params.institutional))
 
 
 def _participant_flow_opened(work: Work) -> participants.State:
-    params = _participant_params(work)
+    params = participant_params(work.settings, work.instrument)
     return participants.step(participants.initial(), _warm_up(work, params.window_trades), params)[0]
 
 
 def _participant_flow(work: Work, state: participants.State, streams: Streams) -> tuple[participants.State, Built]:
-    state, rows = participants.step(state, _tape(streams[_TAPE]), _participant_params(work))
+    state, rows = participants.step(state, _tape(streams[_TAPE]), participant_params(work.settings, work.instrument))
     return state, Built(rows)
 
 
@@ -151,11 +155,15 @@ def _no_orders(_: Work) -> hidden_orders.State:
     return hidden_orders.initial()
 
 
+def hidden_order_params(settings: Settings, instrument: Instrument) -> hidden_orders.HiddenOrderParams:
+    """Return what holds for an instrument, as `toxicity_params` does."""
+    params = settings.analytics.hidden_orders
+    return replace(params, dark_venues=params.dark_venues or settings.dark_venues(instrument))
+
+
 def _hidden_orders(work: Work, state: hidden_orders.State, streams: Streams) -> tuple[hidden_orders.State, Built]:
-    params = work.settings.analytics.hidden_orders
-    dark = params.dark_venues or work.settings.dark_venues(work.instrument)
-    tape, quotes = _tape(streams[_TAPE]), streams[_QUOTES].collect()
-    state, rows = hidden_orders.step(state, tape, quotes, replace(params, dark_venues=dark))
+    params = hidden_order_params(work.settings, work.instrument)
+    state, rows = hidden_orders.step(state, _tape(streams[_TAPE]), streams[_QUOTES].collect(), params)
     return state, Built(rows)
 
 
@@ -187,11 +195,12 @@ def _warm_up(work: Work, window_trades: int) -> pl.DataFrame:
     return _tape(work.earlier(_TAPE).tail(_CONTEXT_TRADES + window_trades))
 
 
-def _institutional(work: Work, params: InstitutionalParams) -> InstitutionalParams:
-    return replace(params, dark_venues=params.dark_venues or work.settings.dark_venues(work.instrument))
+def _institutional(settings: Settings, instrument: Instrument, params: InstitutionalParams) -> InstitutionalParams:
+    return replace(params, dark_venues=params.dark_venues or settings.dark_venues(instrument))
 
 
-def _vpin_params(settings: Settings) -> vpin.VpinParams:
+def vpin_params(settings: Settings) -> vpin.VpinParams:
+    """Return how VPIN is computed, how the tape is signed included."""
     section = settings.analytics.vpin
     bulk_s = section.bvc_bar_s
     return vpin.VpinParams(
@@ -239,14 +248,14 @@ ORDER_FLOW = (
         Fold(_vpin_opened, _vpin_buckets, (_TAPE,)),
         (vpin.__name__,),
         _VPIN_INPUTS,
-        parameters=lambda settings: asdict(_vpin_params(settings)),
+        parameters=lambda settings: asdict(vpin_params(settings)),
     ),
     Recipe(
         _VPIN,
         Fold(_vpin_opened, _vpin, (_TAPE,)),
         (vpin.__name__,),
         (*_VPIN_INPUTS, Input(_BUCKETS, lookback_sessions=vpin.CDF_LOOKBACK_SESSIONS)),
-        parameters=lambda settings: asdict(_vpin_params(settings)),
+        parameters=lambda settings: asdict(vpin_params(settings)),
     ),
     Recipe(
         "microstructure/order_book_imbalance",

@@ -10,6 +10,7 @@ from quant_platform.contracts._schema import empty
 from quant_platform.contracts.market import Bar1s, Book
 from quant_platform.feeds import binance_archive, binance_csv, frames, lean, lobster, normalize, recorded
 from quant_platform.pipeline import capture
+from quant_platform.pipeline.live_values import LIVE
 from quant_platform.pipeline.order_flow import ORDER_FLOW
 from quant_platform.pipeline.units import Built, Fold, Input, Recipe, Source, Streams, Work
 from quant_platform.settings import FeedName, Settings
@@ -181,5 +182,6 @@ RECIPES: dict[str, Recipe] = {
             parameters=_statistics_parameters,
         ),
         *ORDER_FLOW,
+        *LIVE,
     )
 }

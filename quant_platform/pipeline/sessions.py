@@ -1,7 +1,7 @@
 """A calendar and a trading date in, a time window out. What happens inside the window is not known here."""
 
 import warnings
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -32,6 +32,21 @@ def session(calendar: str, day: date) -> Session | None:
     if not hours.is_session(label):
         return None
     return Session(hours.session_open(label).to_pydatetime(), hours.session_close(label).to_pydatetime())
+
+
+def local_session(calendar: str, day: date, opens: time, closes: time | None) -> Session:
+    """Return a window of a date by the clock of the calendar's exchange, whatever its own hours are.
+
+    Args:
+        calendar: A name that exchange_calendars knows.
+        day: The date there.
+        opens: When the window opens.
+        closes: When it closes, on the same date; None for the next midnight.
+    """
+    zone = _exchange(calendar).tz
+    start = datetime.combine(day, opens, zone)
+    end = datetime.combine(day, closes, zone) if closes else datetime.combine(day + timedelta(days=1), time(), zone)
+    return Session(start.astimezone(UTC), end.astimezone(UTC))
 
 
 def earlier_sessions(calendar: str, day: date, count: int) -> list[date]:

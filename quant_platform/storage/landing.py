@@ -13,36 +13,36 @@ import fcntl
 import hashlib
 import os
 import re
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import quote
-
-from filelock import FileLock
 
 from quant_platform.storage._landing_lines import close_orphan, payload, spelled, write_at
+from quant_platform.storage._manifest import Manifest, Segment, closed_path, folder_of
 from quant_platform.storage.atomic import fsync_folder
+
+__all__ = [
+    "Describe",
+    "Entry",
+    "LeaseHeldError",
+    "Manifest",
+    "Salvaged",
+    "Segment",
+    "Writer",
+    "greatest_id",
+    "growing",
+    "is_in_use",
+    "repair",
+]
 
 _OPEN = "open.frames"
 _CLOSED = re.compile(r"(\d{8,})\.frames")
 _LEASE = "lease.lock"
 _LINES_PER_STEP = 1_000  # at once through the processor's cache
-_BUSY_S = 60.0
-_CREATE = """
-CREATE TABLE IF NOT EXISTS segments (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    feed TEXT NOT NULL, symbol TEXT NOT NULL, number INTEGER NOT NULL,
-    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, first_id INTEGER, last_id INTEGER,
-    ts_first INTEGER, ts_last INTEGER, sha256 TEXT NOT NULL,
-    UNIQUE (feed, symbol, number)
-)
-"""
-_COLUMNS = "feed, symbol, number, rows, bytes, first_id, last_id, ts_first, ts_last, sha256"
 
 
 class LeaseHeldError(Exception):
@@ -62,28 +62,6 @@ Describe = Callable[[bytes], Entry]
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A closed file of lines.
-
-    `rows` are lines. `first_id` and `last_id` are the least and the greatest trade id, null without trades; `ts_first`
-    and `ts_last` the least and the greatest `ts_event`, integer ns, null where no line has one. `sha256` is of the
-    whole file, in hexadecimal digits.
-    """
-
-    feed: str
-    symbol: str
-    number: int
-    rows: int
-    bytes: int
-    first_id: int | None
-    last_id: int | None
-    ts_first: int | None
-    ts_last: int | None
-    sha256: str
-    path: Path
-
-
-@dataclass(frozen=True)
 class Salvaged:
     """What a writer found when it started.
 
@@ -96,80 +74,13 @@ class Salvaged:
     last_id: int | None
 
 
-class Manifest:
-    """The index of closed segments. Any number of threads and processes read and add.
-
-    Raises:
-        OSError: By every method: the file cannot be read or written; the message says what to do.
-    """
-
-    def __init__(self, landing: Path) -> None:
-        self._landing = landing
-        self._path = landing / "manifest.sqlite"
-
-    def add(self, *segments: Segment) -> None:
-        """List segments, durably, all or none. One that is listed already stays as it is."""
-        with self._connection() as connection:
-            connection.executemany(
-                f"INSERT INTO segments ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",  # noqa: S608
-                [astuple(segment)[:-1] for segment in segments],
-            )
-
-    def segments(self, feed: str, symbol: str, after: int = 0) -> list[Segment]:
-        """Return a symbol's segments, by number, from the one after the number `after`."""
-        found = self._rows("WHERE feed = ? AND symbol = ? AND number > ? ORDER BY number", feed, symbol, after)
-        return [segment for _, segment in found]
-
-    def after(self, position: int) -> list[tuple[int, Segment]]:
-        """Return what was listed after a position, each with its own; all positions are above 0 and only grow."""
-        return self._rows("WHERE position > ? ORDER BY position", position)
-
-    def newest(self) -> dict[tuple[str, str], Segment]:
-        """Return each feed's and symbol's segment with the greatest number."""
-        greatest = "SELECT feed, symbol, max(number) FROM segments GROUP BY feed, symbol"
-        found = self._rows(f"WHERE (feed, symbol, number) IN ({greatest})")
-        return {(segment.feed, segment.symbol): segment for _, segment in found}
-
-    def reached(self, feed: str, symbol: str) -> tuple[int, int | None]:
-        """Return a symbol's greatest number, 0 without segments, and its greatest trade id, null without trades."""
-        query = "SELECT coalesce(max(number), 0), max(last_id) FROM segments WHERE feed = ? AND symbol = ?"
-        with self._connection() as connection:
-            number, last_id = connection.execute(query, (feed, symbol)).fetchone()
-        return number, last_id
-
-    def _rows(self, which: str, *values: object) -> list[tuple[int, Segment]]:
-        with self._connection() as connection:
-            query = f"SELECT position, {_COLUMNS} FROM segments {which}"  # noqa: S608
-            found = connection.execute(query, values).fetchall()
-        return [(row[0], Segment(*(*row[1:], _closed(self._landing, *row[1:4])))) for row in found]
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection for one transaction; a collector of many symbols cannot keep one open for each."""
-        try:
-            self._landing.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=_BUSY_S)) as connection, connection:
-                if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'segments'").fetchone():
-                    # The change to WAL does not wait for others as statements do.
-                    with FileLock(self._path.with_name(f"{self._path.name}.lock")):
-                        connection.execute("PRAGMA journal_mode=WAL")
-                        connection.execute(_CREATE)
-                connection.execute("PRAGMA synchronous=FULL")
-                yield connection
-        except sqlite3.Error as error:
-            raise OSError(
-                f"{self._path} cannot be used: {error}. Where the disk is full, free space. Where the file is damaged, "
-                "stop the collectors, delete it and start them: they list all closed segments again."
-            ) from error
-
-
 def repair(landing: Path, feed: str, symbol: str, describe: Describe) -> list[Segment]:
     """List the closed files of a symbol that have no row, and return them by number. Safe beside the symbol's writer.
 
     Raises:
         OSError: A file or the manifest cannot be read or written.
     """
-    manifest, folder = Manifest(landing), _folder(landing, feed, symbol)
+    manifest, folder = Manifest(landing), folder_of(landing, feed, symbol)
     listed = {segment.number for segment in manifest.segments(feed, symbol)}
     found = [_described(landing, feed, symbol, number, describe) for number in sorted(_numbers(folder) - listed)]
     if found:
@@ -238,7 +149,7 @@ class Writer:
     ) -> None:
         self._landing, self._feed, self._symbol = landing, feed, symbol
         self._segment_ns, self._segment_bytes = int(segment_s * 1e9), segment_bytes
-        self._folder = _folder(landing, feed, symbol)
+        self._folder = folder_of(landing, feed, symbol)
         self._folder.mkdir(parents=True, exist_ok=True)
         # ts_recv, payload, entry, ts_recv, payload, entry …: cheaper to fill and to spell than tuples are.
         self._buffer: list[Any] = []
@@ -347,19 +258,11 @@ class Writer:
         return Salvaged(tuple(segments), cut_bytes, last_id)
 
     def _closed_path(self) -> Path:
-        return _closed(self._landing, self._feed, self._symbol, self._number)
+        return closed_path(self._landing, self._feed, self._symbol, self._number)
 
 
 def _bound(which: Callable[..., int | None], so_far: int | None, values: list[int]) -> int | None:
     return which(values if so_far is None else [so_far, *values], default=None)
-
-
-def _folder(landing: Path, feed: str, symbol: str) -> Path:
-    return landing / "segments" / feed / quote(symbol, safe="")
-
-
-def _closed(landing: Path, feed: str, symbol: str, number: int) -> Path:
-    return _folder(landing, feed, symbol) / f"{number:08d}.frames"
 
 
 def _numbers(folder: Path) -> set[int]:
@@ -387,13 +290,71 @@ def _lease(path: Path, feed: str, symbol: str) -> int:
 
 
 def _described(landing: Path, feed: str, symbol: str, number: int, describe: Describe) -> Segment:
-    facts, path = _Facts(), _closed(landing, feed, symbol, number)
+    facts, path = _Facts(), closed_path(landing, feed, symbol, number)
     with path.open("rb") as file:
         while lines := list(islice(file, _LINES_PER_STEP)):
             facts.add(b"".join(lines), [describe(payload(line)) for line in lines])
     return facts.segment(feed, symbol, number, path)
 
 
+def growing(landing: Path, feed: str, symbol: str) -> tuple[int, bytes]:
+    """Return the number that a symbol's open segment will have, and what is in it by now; nothing where none is open.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    folder = folder_of(landing, feed, symbol)
+    while True:
+        closed = max(_numbers(folder), default=0)
+        content = b""
+        with suppress(FileNotFoundError):
+            content = (folder / _OPEN).read_bytes()
+        if closed == max(_numbers(folder), default=0):  # else it was closed in between
+            return closed + 1, content
+
+
+def greatest_id(landing: Path, feed: str, symbol: str, describe: Describe) -> int | None:
+    """Return the greatest trade id that was landed, also in files that are not listed yet; None without trades.
+
+    Raises:
+        OSError: A file or the manifest cannot be read.
+    """
+    if not is_in_use(landing):
+        return None
+    _, content = growing(landing, feed, symbol)  # looked at first: what is closed meanwhile is among the closed
+    listed, last_id = Manifest(landing).reached(feed, symbol)
+    unlisted = [number for number in _numbers(folder_of(landing, feed, symbol)) if number > listed]
+    found = [_described(landing, feed, symbol, number, describe).last_id for number in unlisted]
+    found += [last_id, *(describe(payload(line)).last_id for line in content.split(b"\n"))]
+    return max((number for number in found if number is not None), default=None)
+
+
 def is_in_use(landing: Path) -> bool:
     """Return whether anything was ever landed: a look that costs nothing where no collector has run."""
     return (landing / "manifest.sqlite").is_file()
+
+
+def paths_since(
+    landing: Path, feed: str, symbol: str, *, trade_id: int | None = None, ts_event: int | None = None
+) -> list[Path]:
+    """Return the files that may hold trades from an id on, or lines from a venue's time on (ns), oldest first.
+
+    The last one may be the open segment, which grows and may end within a line. A segment that is closed meanwhile may
+    be missing.
+
+    Raises:
+        OSError: The manifest cannot be read.
+    """
+    if not is_in_use(landing):
+        return []
+    manifest, folder = Manifest(landing), folder_of(landing, feed, symbol)
+    listed = manifest.segments(feed, symbol)
+    held = [
+        segment.path
+        for segment in listed
+        if (trade_id is not None and segment.last_id is not None and segment.last_id >= trade_id)
+        or (ts_event is not None and segment.ts_last is not None and segment.ts_last >= ts_event)
+    ]
+    greatest = listed[-1].number if listed else 0
+    unlisted = [closed_path(landing, feed, symbol, n) for n in sorted(_numbers(folder)) if n > greatest]
+    return [path for path in (*held, *unlisted, folder / _OPEN) if path.is_file()]

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
+import hiredis
 import redis
 from filelock import FileLock
 from redis.backoff import NoBackoff
@@ -81,6 +83,72 @@ def address(settings: Settings) -> str:
             f"There is no Redis address in {file}: no server was started for this QP_HOME. Start one with `qp up`, or "
             "set QP_REDIS_URL to your own."
         ) from None
+
+
+class Batch:
+    """Writes that go to Redis in one round trip, without a transaction; for one `send`.
+
+    redis-py's pipeline takes three times as long as hiredis, its own protocol library, used directly
+    (benchmarks/redis_keys.py).
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._packed: list[bytes] = []
+
+    def set(self, name: str, payload: bytes, ttl_s: int) -> None:
+        """Have a string written, with its time to live."""
+        self._add("SET", name, payload, "EX", ttl_s)
+
+    def push(self, name: str, payloads: Sequence[bytes], length: int, ttl_s: int) -> None:
+        """Have entries put before a list, which then is cut to the newest ones and begins its time to live anew.
+
+        Args:
+            name: Of the list.
+            payloads: At least one, in the order of time: the last one will be the list's first.
+            length: How many entries may stay.
+            ttl_s: Time to live.
+        """
+        self._add("LPUSH", name, *payloads)
+        self._add("LTRIM", name, 0, length - 1)
+        self._add("EXPIRE", name, ttl_s)
+
+    def delete(self, name: str) -> None:
+        """Have a key removed."""
+        self._add("DEL", name)
+
+    def send(self, client: redis.Redis) -> int:
+        """Write it all, and return the number of commands. A command that Redis refuses does not stop the others.
+
+        Raises:
+            redis.ResponseError: Redis refused a command: the first error, after every answer has been read. The message
+                names the key and counts the refused commands.
+            redis.RedisError: Redis was not reached, or did not answer in time; what was written is not known.
+        """
+        if not self._packed:
+            return 0
+        refused: list[tuple[str, redis.ResponseError]] = []
+        connection: Any = client.connection_pool.get_connection()  # its methods have no types
+        try:
+            connection.send_packed_command([b"".join(self._packed)])
+            for name in self._names:
+                try:
+                    connection.read_response()
+                except redis.ResponseError as error:
+                    refused.append((name, error))
+        except BaseException:
+            connection.disconnect()  # answers that nobody has read would be taken for those of the next commands
+            raise
+        finally:
+            client.connection_pool.release(connection)
+        if refused:
+            name, first = refused[0]
+            raise type(first)(f"{name}: {first} ({len(refused)} of {len(self._names)} commands were refused)")
+        return len(self._names)
+
+    def _add(self, command: str, name: str, *arguments: str | bytes | int) -> None:
+        self._names.append(name)
+        self._packed.append(hiredis.pack_command((command, name, *arguments)))  # type: ignore[arg-type]  # any length
 
 
 class Server:

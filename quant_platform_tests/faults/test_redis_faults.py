@@ -25,7 +25,7 @@ NS = 1_000_000
 TRADES = "market:AAA:trades"
 # A publisher's cycle takes a quarter of a second. Two of them, and as much again for a machine under load, ten times.
 SOON_S = 10.0
-KEYS = {key.name("AAA") for key in redis_keys.KEYS}
+KEYS = {key.name("AAA") for key in redis_keys.MARKET_KEYS}
 PARENT = """
 import pathlib, sys, time
 from quant_platform.settings import Settings

@@ -18,7 +18,8 @@ DAYS = ("2024-03-04", "2024-03-05")
 SYMBOLS = ("AAA", "BBB", "CCC")
 TABLES = set(RECIPES)
 FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
-BOOK = "market/book"  # the archive has none: on record as absent
+LIVE_VALUES = "live/values"
+ABSENT = {"market/book", LIVE_VALUES, "live/parity"}  # the archive has no book, and no writer ran: on record
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_list_data_says_what_the_lake_holds(qp: Any, filled: Path) -> None:
         files = [filled / "lake" / table / f"date={day}" / f"{symbol}.parquet" for day in DAYS]
         bytes_held = sum(file.stat().st_size for file in files)
         counted = (row["days"], row["absent"], row["failed"], row["bytes"])
-        assert counted == ((0, 2, 0, 0) if table == BOOK else (2, 0, 0, bytes_held))
+        assert counted == ((0, 2, 0, 0) if table in ABSENT else (2, 0, 0, bytes_held))
     assert "market/trades" in qp("list-data", home=filled).out
 
 
@@ -257,9 +258,9 @@ def test_backfill_with_a_corrupt_file_builds_the_rest_and_says_what_failed(
     assert "Traceback" not in said.out + said.err
     failed = json.loads(qp("check", "--json", home=tmp_path / "home").out)
     assert {(row["symbol"], row["date"]) for row in failed} == {("BBB", DAYS[0])}
-    assert {row["table"] for row in failed} == TABLES - FROM_QUOTES - {BOOK}
+    assert {row["table"] for row in failed} == TABLES - FROM_QUOTES - {"market/book", LIVE_VALUES}
     held = json.loads(qp("list-data", "--symbols", "AAA,CCC", "--json", home=tmp_path / "home").out)
-    assert {row["table"] for row in held if row["days"] == 1} == TABLES - {BOOK}
+    assert {row["table"] for row in held if row["days"] == 1} == TABLES - ABSENT
 
 
 def test_two_backfills_at_once_both_end_well_and_build_each_unit_once(
@@ -276,8 +277,11 @@ def test_two_backfills_at_once_both_end_well_and_build_each_unit_once(
             table, *counts = line.split() or [""]
             if table in TABLES:
                 built[table] = built.get(table, 0) + int(counts[0])
-    assert built == dict.fromkeys(TABLES, len(SYMBOLS)) | {BOOK: 0}
+    assert built == dict.fromkeys(TABLES, len(SYMBOLS)) | dict.fromkeys(ABSENT, 0)
     with sqlite3.connect(home / "ledger.sqlite") as ledger:
         statuses = ledger.execute("SELECT status, COUNT(*) FROM units GROUP BY status").fetchall()
-    assert statuses == [("absent", len(SYMBOLS)), ("ok", (len(TABLES) - 1) * len(SYMBOLS))]
+    assert statuses == [
+        ("absent", len(ABSENT) * len(SYMBOLS)),
+        ("ok", len(TABLES - ABSENT) * len(SYMBOLS)),
+    ]
     assert not list(home.rglob("*.tmp"))

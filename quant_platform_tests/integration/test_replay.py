@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import datetime as dt
 import gzip
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
@@ -27,16 +29,20 @@ from quant_platform.calculators import local_order_book
 from quant_platform.contracts._schema import INSTANT, polars_schema
 from quant_platform.contracts.market import Book, Quote, Trade
 from quant_platform.feeds import frames as recorded_frames
+from quant_platform.feeds.binance_archive import archive_path
 from quant_platform.feeds.recorded import RecordedError, Wanted
 from quant_platform.feeds.replay import Faults, Replay, serving
-from quant_platform.settings import Instrument, Settings
+from quant_platform.pipeline.engine import Engine
+from quant_platform.settings import BinanceFeed, Feeds, Instrument, Settings
 from quant_platform.storage.lake import Lake
 from quant_platform.storage.landing import Entry, Writer
+from quant_platform_tests import landed
 
 DAY = dt.date(2024, 3, 10)
 DAY_NS = 1_710_028_800_000_000_000  # date -u -d 2024-03-10 +%s
 HFT_DAY = dt.date(2024, 8, 8)
 STARTED_NS = 1_800_000_000_000_000_000
+STARTED = dt.datetime.fromtimestamp(STARTED_NS / 1e9, dt.UTC)
 FEED = {"feed": "binance_usdm", "tick_size": 0.1, "lot_size": 0.001}
 SPOT = FEED | {"feed": "binance_spot"}
 LEVELS = [name for name in polars_schema(Book).names() if "_price_" in name or "_size_" in name]
@@ -48,7 +54,7 @@ def settings(tmp_path: Path) -> Settings:
         Instrument(symbol="BTCUSDT", venue_symbol="BTCUSDT", **FEED),
         Instrument(symbol="BTCUSDT.SPOT", venue_symbol="BTCUSDT", **SPOT),
     )
-    return Settings(home=tmp_path / "home", instruments=instruments)
+    return Settings(home=tmp_path / "home", instruments=instruments, pipeline={"workers": 0})
 
 
 def trades(count: int, symbol: str = "BTCUSDT", venue: str = "binance_usdm", every_ms: int = 20) -> pl.DataFrame:
@@ -118,8 +124,7 @@ def write(settings: Settings, *tables: pl.DataFrame) -> None:
     names = {"trade_id": "market/trades", "is_ts_event_assumed": "market/quotes", "bid_price_5": "market/book"}
     for table in tables:
         name = next(known for column, known in names.items() if column in table.columns)
-        metadata = {"tape": "trades"} if name == "market/trades" else {}
-        Lake(settings.lake_uri).write(name, table["symbol"][0], DAY, table, metadata=metadata)
+        Lake(settings.lake_uri).write(name, table["symbol"][0], DAY, table)
 
 
 def drive(settings: Settings, body: Callable[[Replay], Awaitable[Any]], **options: Any) -> Any:
@@ -577,14 +582,56 @@ def test_each_table_comes_from_the_first_place_that_has_it(settings, tmp_path):
     assert len(data_of(got, "btcusdt@trade")) == 50
 
 
-def test_a_tape_of_aggregates_comes_as_aggregates(settings):
-    tape = trades(30).with_columns(last_trade_id=pl.col("trade_id") * 3 + 2, trade_id=pl.col("trade_id") * 3)
-    tape = tape.with_columns(first_trade_id="trade_id")
-    Lake(settings.lake_uri).write("market/trades", "BTCUSDT", DAY, tape, metadata={"tape": "aggTrades"})
+def build(settings: Settings, day: dt.date) -> None:
+    """Make the tape of a closed date as a backfill does."""
+    with Engine(settings) as engine:
+        (outcome,) = engine.run("market/trades", ["BTCUSDT"], [day], closed_before=STARTED)
+    assert outcome.status == "ok", outcome.error
+
+
+def test_a_tape_of_aggregates_comes_as_aggregates(tmp_path):
+    feed = BinanceFeed(ws_url="ws://none", rest_url="http://none", archive_url=(tmp_path / "archive").as_uri())
+    instrument = Instrument(symbol="BTCUSDT", venue_symbol="BTCUSDT", **FEED)
+    settings = Settings(
+        home=tmp_path, feeds=Feeds(binance_usdm=feed), instruments=(instrument,), pipeline={"workers": 0}
+    )
+    rows = [f"{n},60000.5,0.25,{3 * n},{3 * n + 2},{DAY_NS // 10**6 + n},true" for n in range(1, 31)]
+    path = tmp_path / "archive" / archive_path("binance_usdm", "aggTrades", "BTCUSDT", DAY)
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as packed:
+        head = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+        packed.writestr(f"{path.stem}.csv", "\n".join([head, *rows, ""]))
+    path.with_name(f"{path.name}.CHECKSUM").write_text(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+    )
+    build(settings, DAY)
     got = drive(settings, lambda r: played(r, "/usdm/stream?streams=btcusdt@trade/btcusdt@aggTrade"))
-    expected = tape.select("first_trade_id", "last_trade_id").rows()
-    assert [(d["f"], d["l"]) for d in data_of(got, "btcusdt@aggTrade")] == expected
+    assert [(d["f"], d["l"]) for d in data_of(got, "btcusdt@aggTrade")] == [(3 * n, 3 * n + 2) for n in range(1, 31)]
     assert len(got) == 30
+
+
+def test_a_captured_date_is_played_as_it_came_and_is_no_recording_to_choose(settings):
+    write(settings, trades(10))
+    captured = DAY + dt.timedelta(days=1)
+    lines = landed.market("BTCUSDT", landed.at_ms(captured, 9), seconds=20)
+    landed.land(settings, "BTCUSDT", lines)
+    build(settings, captured)
+    path = "/usdm/stream?streams=btcusdt@trade"
+    assert len(drive(settings, lambda r: played(r, path), date=None)) == 10
+    came = [line.partition(b" ")[2].decode() for line in lines]
+    assert drive(settings, lambda r: played(r, path), date=captured) == [text for text in came if "@trade" in text]
+
+
+def test_a_recorded_date_that_is_captured_again_is_played_from_the_lake(settings):
+    write(settings, trades(10))
+    landed.land(settings, "BTCUSDT", landed.market("BTCUSDT", landed.at_ms(DAY, 9), seconds=20))
+    assert len(drive(settings, lambda r: played(r, "/usdm/ws/btcusdt@trade"))) == 10
+
+
+def test_a_replay_leaves_nothing_where_nothing_was_landed(settings):
+    write(settings, trades(10))
+    drive(settings, status)
+    assert not settings.landing.exists()
 
 
 def test_without_a_date_the_newest_is_played_and_none_is_said(settings):

@@ -35,9 +35,10 @@ from quant_platform.pipeline.units import Unit, UnitStatus
 FIRST, BAD, LAST = DATES = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
 SOUND, CORRUPT, RED = SYMBOLS = ("AAA", "BBB", "CCC")
 TRADES = "market/trades"
-BOOK = "market/book"  # the archive has none: absent, which is sound
+BOOK, LIVE_VALUES = "market/book", "live/values"
+ABSENT = {BOOK, LIVE_VALUES, "live/parity"}  # the archive has no book, and no writer ran: which is sound
 FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
-FROM_TRADES = RECIPES.keys() - FROM_QUOTES - {TRADES, BOOK}
+FROM_TRADES = RECIPES.keys() - FROM_QUOTES - {TRADES, BOOK, LIVE_VALUES}
 # What looks back over midnight is built again on the day after a repair.
 LOOKS_BACK = {table for table, recipe in RECIPES.items() if any(one.lookback_sessions for one in recipe.inputs)}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -169,7 +170,7 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
     for path, spoil in spoiled.items():
         replace_file(path, spoil(sound[path]))
     everything = {Unit(t, s, d) for t in RECIPES for s in SYMBOLS for d in DATES}
-    absent = {unit for unit in everything if unit.table == BOOK}
+    absent = {unit for unit in everything if unit.table in ABSENT}
     blocked = {Unit(table, symbol, BAD) for table in FROM_TRADES for symbol in (CORRUPT, RED)}
     failed = {Unit(TRADES, CORRUPT, BAD)}
     with runs_over(own_market, tmp_path / "home", way) as runs:

@@ -1,5 +1,6 @@
 """platform.yaml and QP_* variables: what wins, and what a mistake is told."""
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -9,7 +10,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from quant_platform.settings import Settings, SettingsError, load_settings, masked
+from quant_platform.settings import (
+    METRIC_INTERVALS,
+    ExtendedHours,
+    Settings,
+    SettingsError,
+    StoreTtls,
+    UpdateIntervals,
+    load_settings,
+    masked,
+)
 
 SHIPPED = Path(__file__).resolve().parents[2] / "platform.yaml"
 GOOD = """\
@@ -196,6 +206,119 @@ def test_mistake_about_a_recording_is_told_with_file_line_and_key(
     assert [message.startswith(f"{path}, line {line}: ") for message in told] == [True]
 
 
+LIVE = """\
+analytics:
+  cadence_hz: 2
+  rth_only: true
+  extended_hours: {open: "04:00", close: "20:00"}
+  update_intervals:
+    vpin: 1
+    flow_toxicity: 1
+    order_book: 0.5
+    volatility: 15
+    portfolio: 2
+    sectors: 5
+    correlation: 30
+  store_ttls:
+    market: 60
+    analytics: 60
+    portfolio: 60
+    history: 604800
+    skew: 20
+    obi: 1
+  history_entries: 1000
+  archive_every_s: 60
+  correlation: {min_pairs: 30, window_bars: 390}
+  sweep_detection: {window_ms: 900}
+  flow_clustering: {window_trades: 150}
+  toxicity_heuristics: {window_trades: 200}
+  participant_flow: {institutional: {cluster_ms: 90}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "said"),
+    [
+        ("cadence_hz: 2", "cadence_hz: 0", 2, "cadence_hz: Input should be greater than 0"),
+        ("order_book: 0.5", "order_book: -1", 8, "update_intervals.order_book: Input should be greater than 0"),
+        ("order_book: 0.5", "order_book: .inf", 8, "update_intervals.order_book: Input should be a finite number"),
+        ("order_book: 0.5", "orderbook: 0.5", 8, "update_intervals.orderbook: there is no such setting"),
+        ("    vpin: 1", "    vpin: 2", 7, "flow_toxicity: must not be below update_intervals.vpin (2 s), which it"),
+        ("portfolio: 2", "portfolio: 0.9", 10, "update_intervals.portfolio: must not be below update_intervals.vpin"),
+        ("sectors: 5", "sectors: 0.9", 11, "update_intervals.sectors: must not be below update_intervals.vpin (1 s)"),
+        ("market: 60", "market: 0", 14, "store_ttls.market: Input should be greater than or equal to 1"),
+        ("market: 60", "vix: 60", 14, "store_ttls.vix: there is no such setting"),
+        ("analytics: 60", "analytics: 4", 15, "store_ttls.analytics: must not be below update_intervals.dealer_flows"),
+        ("  portfolio: 60", "  portfolio: 29", 16,
+         "store_ttls.portfolio: must not be below update_intervals.correlation (30 s)"),
+        ("history: 604800", "history: 14", 17, "store_ttls.history: must not be below update_intervals.volatility"),
+        ("skew: 20", "skew: 14", 18, "store_ttls.skew: must not be below update_intervals.volatility (15 s)"),
+        ("volatility: 15", "volatility: 21", 18, "store_ttls.skew: must not be below update_intervals.volatility (21"),
+        ("order_book: 0.5", "order_book: 1.5", 19, "store_ttls.obi: must not be below update_intervals.order_book"),
+        ("history_entries: 1000", "history_entries: 5001", 20, "Input should be less than or equal to 5000"),
+        ("archive_every_s: 60", "archive_every_s: 0", 21, "archive_every_s: Input should be greater than 0"),
+        ("min_pairs: 30", "min_pairs: 390", 22, "correlation: 2 <= min_pairs < window_bars must hold"),
+        ('"04:00"', '"4:00"', 4, 'extended_hours.open: must be hours and minutes in quotes, such as "04:00"'),
+        ('"20:00"', "20:00", 4, 'extended_hours.close: must be hours and minutes in quotes, such as "04:00"'),
+        ('"20:00"', '"24:00"', 4, 'extended_hours.close: must be hours and minutes in quotes, such as "04:00"'),
+        ('"04:00"', '"20:00"', 4, "extended_hours: open 20:00 must be before close 20:00"),
+        ("{window_trades: 150}", "{sweep: {window_ms: 800}}", 24,
+         "flow_clustering: what a sweep is, is told once: set analytics.sweep_detection instead"),
+        ("{window_trades: 200}", "{institutional: {cluster_ms: 80}}", 25,
+         "who is institutional is told once: set analytics.participant_flow.institutional instead"),
+    ],
+)  # fmt: skip
+def test_mistake_about_the_live_clock_is_told_with_file_line_and_key(
+    written: Written, right: str, wrong: str, line: int, said: str
+) -> None:
+    assert LIVE.count(right) == 1
+    path = written(LIVE.replace(right, wrong))
+    told = refusal(path).splitlines()
+    assert [message.startswith(f"{path}, line {line}: analytics.") and said in message for message in told] == [True]
+
+
+def test_setting_that_is_too_short_for_several_keys_is_told_once_with_the_slowest(written: Written) -> None:
+    path = written("analytics: {store_ttls: {analytics: 2}, update_intervals: {volatility: 20, gex_dex: 7}}")
+    assert refusal(path) == (
+        f"{path}, line 1: analytics.store_ttls.analytics: must not be below update_intervals.volatility (20 s): "
+        "keys would vanish in between (it is 2)."
+    )
+
+
+def test_ttl_is_the_metrics_own_or_that_of_all_and_clusters_outlive_three_intervals() -> None:
+    ttls, intervals = StoreTtls(analytics=40, skew=20), UpdateIntervals()
+    assert {m: ttls.of(m, intervals) for m in METRIC_INTERVALS} == {**dict.fromkeys(METRIC_INTERVALS, 40), "skew": 20}
+    assert ttls.of("flow_clusters", UpdateIntervals(flow_clustering=20.1)) == 61
+    assert StoreTtls(flow_clusters=30).of("flow_clusters", UpdateIntervals(flow_clustering=20)) == 30
+
+
+def test_every_metric_has_an_interval_and_can_have_a_ttl_of_its_own() -> None:
+    assert set(METRIC_INTERVALS.values()) | {"portfolio", "sectors", "correlation"} == set(UpdateIntervals.model_fields)
+    general = {"market", "analytics", "portfolio", "vix1d", "history"}
+    assert set(METRIC_INTERVALS) == set(StoreTtls.model_fields) - general
+
+
+def test_extended_hours_can_come_from_the_environment(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QP_ANALYTICS__EXTENDED_HOURS__OPEN", "07:30")
+    monkeypatch.setenv("QP_ANALYTICS__EXTENDED_HOURS__CLOSE", "23:59")
+    assert load_settings(written("")).analytics.extended_hours == ExtendedHours(open="07:30", close="23:59")
+
+
+def test_sweeps_and_institutions_are_set_in_one_place(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QP_ANALYTICS__SWEEP_DETECTION__MIN_TRADES", "5")
+    analytics = load_settings(written(LIVE)).analytics
+    assert analytics.flow_clustering.sweep == analytics.sweep_detection
+    assert (analytics.sweep_detection.window_ms, analytics.sweep_detection.min_trades) == (900, 5)
+    assert analytics.toxicity_heuristics.institutional == analytics.participant_flow.institutional
+    assert analytics.participant_flow.institutional.cluster_ms == 90
+
+
+def test_what_is_in_force_can_be_written_into_a_file(written: Written) -> None:
+    analytics = load_settings(written(LIVE)).analytics
+    printed = json.dumps({"analytics": analytics.model_dump(mode="json")})
+    assert load_settings(written(printed)).analytics == analytics
+
+
 def test_environment_wins_over_the_file_key_by_key(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QP_FEEDS__BINANCE_USDM__ARCHIVE_URL", "file:///archive")
     monkeypatch.setenv("QP_ANALYTICS__PRICE_STATISTICS__WINDOW_BARS", "30")
@@ -303,4 +426,5 @@ def test_shipped_file_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shipped_file_says_what_the_code_assumes() -> None:
-    assert load_settings(SHIPPED).feeds == Settings().feeds
+    shipped, assumed = load_settings(SHIPPED), Settings()
+    assert (shipped.feeds, shipped.analytics) == (assumed.feeds, assumed.analytics)

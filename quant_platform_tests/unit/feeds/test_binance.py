@@ -99,9 +99,11 @@ def test_streams_of_a_tape_of_aggregates_and_an_interval_without_a_name() -> Non
     assert names == ["btcusdt@aggTrade", "btcusdt@bookTicker", "btcusdt@depth"]
 
 
-def test_streams_leave_out_what_comes_from_elsewhere() -> None:
-    names = binance.streams(instrument(sources=Sources(book="recorded_frames")), depth_interval_ms=100)
+def test_streams_leave_out_what_another_live_feed_brings_but_not_what_is_recorded() -> None:
+    names = binance.streams(instrument(sources=Sources(book="binance_spot")), depth_interval_ms=100)
     assert names == ["btcusdt@trade", "btcusdt@bookTicker"]
+    names = binance.streams(instrument(sources=Sources(book="recorded_frames")), depth_interval_ms=100)
+    assert names == ["btcusdt@trade", "btcusdt@bookTicker", "btcusdt@depth@100ms"]
 
 
 def test_streams_of_a_feed_that_is_not_live_is_refused_with_the_symbol() -> None:

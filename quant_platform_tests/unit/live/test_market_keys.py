@@ -104,7 +104,7 @@ def bar_list(client):
 def test_every_key_has_its_type_its_fields_and_an_end(publish, client):
     before = time.time_ns()
     publish(snapshot(10), ticker(1), trade(1, NOON_MS - 1), trade(2), trade(3, NOON_MS + MINUTE_MS))
-    for key in redis_keys.KEYS:
+    for key in redis_keys.MARKET_KEYS:
         name = key.name("AAA.P")
         assert client.type(name).decode() == key.type
         assert 50 < client.ttl(name) <= 60
@@ -120,7 +120,7 @@ def test_every_key_has_its_type_its_fields_and_an_end(publish, client):
             assert tuple(payload) == key.fields
             assert payload["symbol"] == "AAA.P"
             assert before < payload["ts_written"] < time.time_ns()
-    assert names(client, "AAA.P") == {key.name("AAA.P") for key in redis_keys.KEYS}
+    assert names(client, "AAA.P") == {key.name("AAA.P") for key in redis_keys.MARKET_KEYS}
 
 
 def test_entries_are_the_rows_of_the_tables(publish, client):

@@ -72,6 +72,8 @@ def test_every_table_is_built_or_absent_with_the_quotes(built: tuple[Engine, lis
         "market/book",
         "statistics/liquidity",
         "microstructure/order_book_imbalance",
+        "live/values",
+        "live/parity",
     }
     assert {o.status for o in outcomes} == {UnitStatus.OK, UnitStatus.ABSENT}
     assert {recipe.table for recipe in ORDER_FLOW} <= {o.unit.table for o in outcomes}
@@ -129,4 +131,6 @@ def test_bulk_volume_signs_by_bars(filled: Archive, engine: MakeEngine, settings
 def test_a_parameter_makes_exactly_its_tables_stale(one: Engine) -> None:
     analytics = one.settings.analytics.model_copy(update={"sweep_detection": SweepParams(min_trades=4)})
     with Engine(one.settings.model_copy(update={"analytics": analytics})) as changed:
-        assert changed.stale() == [Unit("microstructure/sweeps", SYMBOL, day) for day in DAYS]
+        assert changed.stale() == [
+            Unit(table, SYMBOL, day) for table in ("live/parity", "microstructure/sweeps") for day in DAYS
+        ]

@@ -212,5 +212,5 @@ def test_only_a_failed_blocking_check_is_red(*, passed: bool, is_blocking: bool,
 def test_code_version_covers_the_helpers_of_the_build_function() -> None:
     fold = RECIPES["microstructure/vpin"].fold
     sources = "\n".join(units._sources(fold.step))
-    assert {f"def {name}(" in sources for name in ("_vpin", "_vpin_params", "_tape")} == {True}
+    assert {f"def {name}(" in sources for name in ("_vpin", "vpin_params", "_tape")} == {True}
     assert "def _sweeps(" not in sources

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from quant_platform.storage.landing import Entry, LeaseHeldError, Manifest, Segment, Writer, repair
+from quant_platform.storage.landing import Entry, LeaseHeldError, Manifest, Segment, Writer, greatest_id, repair
 
 FEED, SYMBOL = "binance_usdm", "BTC/USDT"
 SECOND = 1_000_000_000
@@ -373,6 +373,22 @@ def test_damaged_manifest_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "manifest.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(OSError, match=r"manifest\.sqlite cannot be used: .*delete it and start them"):
         Manifest(tmp_path).newest()
+
+
+def test_greatest_id_is_told_of_files_that_are_open_listed_or_not_listed_yet(tmp_path: Path) -> None:
+    assert greatest_id(tmp_path, FEED, SYMBOL, describe) is None
+    assert list(tmp_path.iterdir()) == []
+    one, told = writer(tmp_path), []
+    for step, trade_id in ((one.flush, 40), (one.roll, 30), (one.roll, 50), (one.flush, 20), (one.flush, 60)):
+        payload, entry = trade(trade_id)
+        one.append(5, payload, entry)
+        step()
+        told.append(greatest_id(tmp_path, FEED, SYMBOL, describe))
+    assert told == [40, 40, 50, 50, 60]
+    one.close()
+    (folder_of(tmp_path) / "00000004.frames").write_bytes(b'6 {"t":75,"T":7}\n7 rubbish\n')
+    killed(tmp_path, b'8 {"t":70,"T":8}\n9 {"t":9')
+    assert greatest_id(tmp_path, FEED, SYMBOL, describe) == 75
 
 
 ADDER = """

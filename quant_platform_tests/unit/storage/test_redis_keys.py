@@ -8,14 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from quant_platform.settings import METRIC_INTERVALS, StoreTtls
 from quant_platform.storage import redis_keys
+from quant_platform.storage.redis_keys import KeyType
 
 SNAPSHOT = Path(__file__).parents[2] / "snapshots" / "redis_keys.txt"
+OURS = [key for key in redis_keys.KEYS if key.ttl_s is not None]
+ABOUT_SYMBOLS = [key for key in OURS if key not in {redis_keys.HISTORY, redis_keys.HEARTBEAT}]
 
 
 def described(key):
     most = "" if key.max_entries is None else f", {key.max_entries} entries"
-    return f"{key.pattern}\n  {key.type}{most}, {key.ttl_s} s\n  {' '.join(key.fields)}\n"
+    lives = "written by others" if key.ttl_s is None else f"{key.ttl_s} s"
+    lines = [key.pattern, f"  {key.type}{most}, {lives}"]
+    lines += [f"  {' '.join(key.fields)}"] if key.fields else []
+    lines += [f"  history of {key.metric}: ts {' '.join(key.headlines)}"] if key.metric else []
+    return "".join(f"{line}\n" for line in lines)
 
 
 def test_keys_are_those_of_the_snapshot():
@@ -25,13 +33,53 @@ def test_keys_are_those_of_the_snapshot():
     assert text == SNAPSHOT.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("key", redis_keys.KEYS, ids=lambda key: key.pattern)
-def test_every_payload_says_when_and_of_what_and_every_key_ends(key):
+@pytest.mark.parametrize("key", ABOUT_SYMBOLS, ids=lambda key: key.pattern)
+def test_every_payload_says_when_and_of_what(key):
     assert {"ts", "ts_written", "seq", "symbol"} <= set(key.fields)
+
+
+@pytest.mark.parametrize("key", OURS, ids=lambda key: key.pattern)
+def test_every_key_ends_and_no_field_stands_twice(key):
     assert len(set(key.fields)) == len(key.fields)
     assert key.ttl_s > 0
+
+
+@pytest.mark.parametrize("key", redis_keys.METRICS, ids=lambda key: key.metric)
+def test_metrics_say_whether_trades_are_missing_why_a_value_is_null_and_what_their_history_keeps(key):
+    assert {"has_gap", "status"} <= set(key.fields)
+    assert ("last_trade_id" in key.fields) != (key is redis_keys.OBI)
+    assert key.headlines
+    assert set(key.headlines) <= set(key.fields)
+
+
+def test_the_settings_know_every_metric():
+    known = {key.metric for key in redis_keys.METRICS}
+    assert len(known) == len(redis_keys.METRICS)
+    assert known <= METRIC_INTERVALS.keys()
+    assert known <= StoreTtls.model_fields.keys()
+
+
+def test_both_sides_of_the_participants_hold_each_column_once():
+    sides = (redis_keys.INSTITUTIONAL_FLOW, redis_keys.RETAIL_FLOW)
+    columns = set(redis_keys.INSTITUTIONAL_FLOW.contract.columns())
+    shared = set(sides[0].fields) & set(sides[1].fields)
+    assert set(sides[0].fields) | set(sides[1].fields) >= columns
+    assert shared & columns == {"ts_open", "ts_event", "symbol", "last_trade_id", "trade_count", "status", "ts_known"}
 
 
 def test_name_holds_the_symbol_as_it_is():
     assert redis_keys.TICKER.name("BTCUSDT.SPOT") == "market:BTCUSDT.SPOT:ticker"
     assert redis_keys.BARS_1MIN.name("{symbol}:x") == "market:{symbol}:x:bars:1min"
+    assert redis_keys.SWEEP.name("{metric}") == "analytics:{metric}:metric:sweep"
+    assert redis_keys.HISTORY.name("A{sector}", metric="sweep") == "analytics:A{sector}:sweep:history"
+    assert redis_keys.SECTOR.name(sector="layer 1") == "analytics:portfolio:sector:layer 1"
+    assert redis_keys.PORTFOLIO.name() == "analytics:portfolio:summary"
+
+
+def test_name_wants_every_part():
+    with pytest.raises(KeyError, match="metric"):
+        redis_keys.HISTORY.name("AAA")
+
+
+def test_lists_of_a_symbol_are_capped():
+    assert all(key.max_entries for key in redis_keys.KEYS if key.type is KeyType.LIST)

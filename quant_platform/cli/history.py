@@ -1,0 +1,175 @@
+"""Commands about recorded dates: simulate or build them, and look at what there is."""
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quant_platform.cli._app import AsJson, Symbols, app, checked_settings, new_platform
+from quant_platform.cli.printing import (
+    err,
+    fault_row,
+    out,
+    print_backfill,
+    print_unsound,
+    print_week,
+    show_rows,
+)
+from quant_platform.cli.progress import progress, unit_progress
+from quant_platform.settings import CAPTURED_FEEDS, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from quant_platform.defs.demo import Demo
+    from quant_platform.defs.resources import Platform
+    from quant_platform.pipeline.units import Outcome
+    from quant_platform.settings import Settings
+
+
+@app.command(epilog="Example: qp demo")
+def demo() -> None:
+    """Simulate a week of ticks as archive files and take it through every asset on embedded defaults."""
+    raise typer.Exit(0 if run_demo(checked_settings()).filled.is_ok else 1)
+
+
+def run_demo(settings: "Settings") -> "Demo":
+    """Simulate the demo's week and build it, with progress and a summary."""
+    from quant_platform.defs import demo as week
+
+    files = len(week.SYMBOLS) * week.DAYS * 2
+    with progress("Simulating the archive", files, settings.landing) as tell:
+        observed: list[Platform] = []
+
+        def observe(platform: "Platform") -> None:
+            observed.append(platform)
+            platform.observers.append(unit_progress(tell, len(week.SYMBOLS) * week.DAYS))
+
+        done = week.demo(settings, on_file=lambda path, rows: tell(path.name, rows), on_platform=observe)
+    done.platform.close()
+    print_week(done)
+    print_unsound(done.filled)
+    return done
+
+
+@app.command(epilog="Example: qp backfill --from 2024-08-08 --to 2024-08-08 --symbols BTCUSDT,ETHUSDT")
+def backfill(
+    start: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First trading date.")],
+    end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last trading date, included.")],
+    symbols: Symbols = "",
+    force: Annotated[bool, typer.Option("--force", help="Build again also what is up to date.")] = False,
+) -> None:
+    """Bring every asset up to date for a range of dates, in this process; it all appears in the UI.
+
+    A killed backfill resumes where it stopped. A symbol-day that fails does not stop the others: the command then
+    ends with a table of what failed and why, and exit code 1.
+    """
+    from quant_platform.defs.resources import SYMBOLS_TAG, Platform
+
+    settings = checked_settings()
+    first, last = start.date(), end.date()
+    if first > last:
+        raise SettingsError(f"--from {first} is after --to {last}: swap them.")
+    if first < settings.partitions.start:
+        raise SettingsError(
+            f"--from {first} is before partitions.start {settings.partitions.start}: move that setting."
+        )
+    if last > (newest := datetime.now(UTC).date() + timedelta(days=1)):
+        raise SettingsError(f"--to {last} is after {newest}, the newest partition: name an earlier date.")
+    platform = Platform(settings, is_forced=force)
+    names = platform.symbols({SYMBOLS_TAG: symbols})
+    platform.engine.start()
+    from quant_platform.defs.backfill import backfill as run  # imports Dagster, which takes seconds
+
+    units = len(names) * ((last - first).days + 1)
+    with progress("Backfilling", units, settings.landing) as tell:
+        platform.observers.append(unit_progress(tell, units))
+        done = run(platform, names, first, last)
+    platform.close()
+    print_backfill(done)
+    print_unsound(done)
+    raise typer.Exit(0 if done.is_ok else 1)
+
+
+@app.command("list-data", epilog="Example: qp list-data --symbols BTCUSDT --json")
+def list_data(symbols: Symbols = "", as_json: AsJson = False) -> None:
+    """Show what the lake holds: dates, rows and bytes by table and symbol."""
+    rows = []
+    platform = new_platform()
+    names = set(platform.symbols({"qp/symbols": symbols}))
+    by_series: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in platform.engine.ledger.outcomes(symbols=names):
+        by_series[outcome.unit.table, outcome.unit.symbol].append(outcome)
+    for (table, symbol), days in sorted(by_series.items()):
+        held = [o for o in days if o.status == "ok"]
+        rows.append(
+            {
+                "table": table,
+                "symbol": symbol,
+                "first": min(o.unit.date for o in days).isoformat(),
+                "last": max(o.unit.date for o in days).isoformat(),
+                "days": len(held),
+                "absent": sum(o.status == "absent" for o in days),
+                "failed": sum(not o.status.is_usable for o in days),
+                "rows": sum(o.rows for o in held),
+                "bytes": sum(o.bytes for o in held),
+            }
+        )
+    show_rows(rows, as_json=as_json, nothing="The lake is empty. `qp demo` or `qp backfill` fills it.")
+
+
+@app.command(epilog="Example: qp gaps --symbols BTCUSDT --json")
+def gaps(symbols: Symbols = "", as_json: AsJson = False) -> None:
+    """Show the holes in the trade ids."""
+    platform = new_platform()
+    rows = platform.engine.lake.scan("market/gaps", platform.symbols({"qp/symbols": symbols})).collect()
+    columns = ["symbol", "first_id", "last_id", "ts_start", "ts_end", "status", "filled_by"]
+    show_rows(rows.select(columns).to_dicts(), as_json=as_json, nothing="No trade ids are missing.")
+
+
+@app.command(epilog="Example: qp check --stale")
+def check(
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Symbol-days whose inputs, parameters or code have changed since.")
+    ] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="Hash every lake file again; rebuild ledger and manifest from the files.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is failed, blocked or red; exit code 1 when anything is."""
+    from quant_platform.feeds import binance
+    from quant_platform.storage import landing
+
+    engine = new_platform().engine
+    if stale:
+        rows = [{"table": u.table, "symbol": u.symbol, "date": u.date.isoformat()} for u in engine.stale()]
+        nothing = "Every symbol-day is up to date."
+    elif files:
+        for instrument in (i for i in engine.settings.instruments if i.feed in CAPTURED_FEEDS):
+            landing.repair(engine.settings.landing, instrument.feed, instrument.symbol, binance.describe)
+        rows = [fault_row(o) for o in engine.ledger.rebuild(engine.lake)]
+        nothing = "Every file matches its content hash; the ledger has been rebuilt from the files."
+    else:
+        rows = [fault_row(o) for o in engine.ledger.outcomes() if not o.is_healthy]
+        nothing = "No symbol-day is failed, blocked or red."
+    show_rows(rows, as_json=as_json, nothing=nothing)
+    raise typer.Exit(1 if rows else 0)
+
+
+@app.command(epilog="Example: qp report --date 2024-03-10 --output report.html")
+def report(
+    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Trading date.")],
+    output: Annotated[Path, typer.Option(help="File to write: one page that needs no other file.")] = Path(
+        "daily_market.html"
+    ),
+) -> None:
+    """Export a daily market report as one self-contained page that can be mailed."""
+    from quant_platform.reports.page import self_contained
+
+    page = load_settings().reports / "daily_market" / f"{day.date()}.html"
+    if not page.is_file():
+        err.print(f"There is no report for {day.date()} at {page}. `qp backfill` for that date makes it.")
+        raise typer.Exit(1)
+    output.write_text(self_contained(page.read_text(encoding="utf-8"), page.parent), encoding="utf-8")
+    out.print(f"Wrote {output} ({output.stat().st_size / 1e6:.1f} MB).")

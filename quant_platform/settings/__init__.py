@@ -1,0 +1,51 @@
+"""One tree of settings: platform.yaml, then QP_* environment variables on top. Nothing here opens the lake.
+
+`QP_CONFIG` names the file (default ./platform.yaml); any setting is `QP_SECTION__KEY`, for example
+`QP_FEEDS__BINANCE_USDM__ARCHIVE_URL`.
+"""
+
+from quant_platform.settings._shared import SettingsError, config_path
+from quant_platform.settings.analytics import Analytics, PriceStatistics, Vpin
+from quant_platform.settings.feeds import (
+    CAPTURED_FEEDS,
+    BinanceFeed,
+    FeedName,
+    Feeds,
+    RecordedFeed,
+    RecordedFrames,
+    RecordedLean,
+)
+from quant_platform.settings.instruments import Instrument, Sources
+from quant_platform.settings.live import METRIC_INTERVALS, ExtendedHours, MaxAges, StoreTtls, UpdateIntervals
+from quant_platform.settings.load import load_settings, masked
+from quant_platform.settings.tree import Capture, Partitions, Pipeline, Quality, Settings, Ui
+
+__all__ = [
+    "CAPTURED_FEEDS",
+    "METRIC_INTERVALS",
+    "Analytics",
+    "BinanceFeed",
+    "Capture",
+    "ExtendedHours",
+    "FeedName",
+    "Feeds",
+    "Instrument",
+    "MaxAges",
+    "Partitions",
+    "Pipeline",
+    "PriceStatistics",
+    "Quality",
+    "RecordedFeed",
+    "RecordedFrames",
+    "RecordedLean",
+    "Settings",
+    "SettingsError",
+    "Sources",
+    "StoreTtls",
+    "Ui",
+    "UpdateIntervals",
+    "Vpin",
+    "config_path",
+    "load_settings",
+    "masked",
+]
