@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import hiredis
 import numpy as np
 import polars as pl
 import psutil
@@ -18,6 +19,7 @@ from _harness import ROOT, Measurement, Result, Verdict
 
 SYMBOLS = 500
 TICKS_PER_S = 20_000
+SECONDS = 600
 _SHARES = {"trades": 0.2, "quotes": 0.5, "depth": 0.3}
 _PIECE_S = 0.1
 _WATCHED = 20
@@ -41,7 +43,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     from quant_platform.storage.live_store import Server, connect
 
     del rounds  # one long run: its cycles are the samples
-    symbols, rate, seconds = (50, 2_000, 60) if is_quick else (SYMBOLS, TICKS_PER_S, 600)
+    symbols, rate, seconds = (50, 2_000, 60) if is_quick else (SYMBOLS, TICKS_PER_S, SECONDS)
     names = [f"S{number:03d}" for number in range(symbols)]
     instrument = {"feed": "binance_usdm", "tick_size": 0.1, "lot_size": 0.001, "default_bucket_size": 20.0}
     sectors = ("one", "two", "three", "four", "five")
@@ -63,6 +65,8 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
         )
         try:
             _until_opened(client, symbols)
+            publisher.send_signal(signal.SIGUSR1)
+            time.sleep(15)  # every family has had its turn at the full rate
             seen = _watch(client, names[:: max(1, symbols // _WATCHED)], seconds, psutil.Process(live.pid))
             publisher.send_signal(signal.SIGINT)
             publisher.wait(60)
@@ -82,7 +86,6 @@ def _until_opened(client: redis.Redis, symbols: int) -> None:
         beat = json.loads(client.get("heartbeat:analytics") or b"{}")
         served = sum(1 for _ in client.scan_iter("analytics:*:obi", count=5_000))
         if beat and not beat["opening_symbols"] and served >= symbols:
-            time.sleep(15)
             return
         time.sleep(1)
     raise RuntimeError("The symbols were not opened within ten minutes.")
@@ -189,13 +192,14 @@ def _waits(reached: list, sent: dict, start_ns: int) -> np.ndarray:
 
 
 def _publish(names: list[str], rate: int, log: str) -> None:
-    """Write entries as the collector does until told to stop; then leave what was sent, of the watched symbols."""
+    """Write entries as the collector does until SIGINT, slowly until SIGUSR1; then leave what was sent."""
     from quant_platform.settings import load_settings
     from quant_platform.storage.live_store import connect
 
-    stop = []
+    stop, rates = [], [float(len(names))]
     signal.signal(signal.SIGINT, lambda *_: stop.append(1))
-    client = connect(load_settings())
+    signal.signal(signal.SIGUSR1, lambda *_: rates.append(rate))
+    connection = connect(load_settings()).connection_pool.get_connection()
     rng = np.random.default_rng(1)
     watched = set(names[:: max(1, len(names) // _WATCHED)])
     ids = {kind: np.zeros(len(names), np.int64) for kind in _SHARES}
@@ -204,10 +208,9 @@ def _publish(names: list[str], rate: int, log: str) -> None:
     count, due = 0, time.monotonic()
     while not stop:
         now = time.time_ns()
-        pipe = client.pipeline(transaction=False)
-        written = {}
+        commands, written = [], {}
         for kind, share in _SHARES.items():
-            number = rng.poisson(rate * _PIECE_S * share)
+            number = rng.poisson(rates[-1] * _PIECE_S * share)
             owner = np.sort(rng.integers(0, len(names), number))
             first = np.searchsorted(owner, owner)
             id_ = ids[kind][owner] + 1 + np.arange(number) - first
@@ -215,10 +218,13 @@ def _publish(names: list[str], rate: int, log: str) -> None:
             price += rng.choice((-0.1, 0, 0.1), len(names)) / 3
             frame = _entries(kind, names, owner, id_, price, now, rng)
             for name_number, line in zip(owner.tolist(), frame, strict=True):
-                pipe.xadd(f"market:{names[name_number]}:{kind}", {"data": line}, maxlen=10_000)
+                key = f"market:{names[name_number]}:{kind}"
+                commands.append(hiredis.pack_command((b"XADD", key, b"MAXLEN", b"~", b"10000", b"*", b"data", line)))
             count += number
             written[kind] = (owner, id_)
-        pipe.execute()
+        connection.send_packed_command([b"".join(commands)])
+        for _ in commands:
+            connection.read_response()
         after = time.time_ns()
         for kind, key in (("trades", "trades"), ("depth", "books")):
             for name_number, value in zip(*(column.tolist() for column in written[kind]), strict=True):

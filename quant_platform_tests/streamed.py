@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import polars as pl
 import redis
 
 from quant_platform.feeds.binance import describe
@@ -80,6 +81,12 @@ def land(settings: Settings, *parts: list[bytes], symbol: str = "AAA", is_open: 
 def ids(chunk: Chunk) -> list[int]:
     """Return the ids of the trades of a chunk."""
     return chunk.trades["trade_id"].to_list()
+
+
+def both(window: Window, now_ns: int) -> Chunk:
+    """Return what two takes release: with the second one goes what waited for what might have been on its way."""
+    first, second = window.take(now_ns), window.take(now_ns)
+    return Chunk(*(pl.concat(rows) for rows in zip(first, second, strict=True)))
 
 
 def taken(window: Window, client: redis.Redis, *, until: int, timeout_s: float = 20.0) -> list[int]:

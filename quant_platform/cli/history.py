@@ -1,5 +1,6 @@
 """Commands about recorded dates: simulate or build them, and look at what there is."""
 
+import time
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from quant_platform.cli._app import AsJson, Symbols, app, checked_settings, new_
 from quant_platform.cli.printing import (
     err,
     fault_row,
+    keys_table,
     out,
     print_backfill,
     print_unsound,
@@ -29,8 +31,30 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: qp demo")
 def demo() -> None:
-    """Simulate a week of ticks as archive files and take it through every asset on embedded defaults."""
-    raise typer.Exit(0 if run_demo(checked_settings()).filled.is_ok else 1)
+    """Simulate a week of ticks as archive files, take it through every asset, and serve one symbol's live keys."""
+    settings = checked_settings()
+    done = run_demo(settings)
+    if done.filled.is_ok:
+        _print_live(settings, done)
+    out.print("Next: `make up`, then open http://127.0.0.1:3000.", highlight=False)
+    raise typer.Exit(0 if done.filled.is_ok else 1)
+
+
+def _print_live(settings: "Settings", done: "Demo") -> None:
+    from redis import RedisError
+
+    from quant_platform.defs import demo as week
+    from quant_platform.live.rehearsal import rehearsed
+    from quant_platform.storage.live_store import LiveStoreError
+
+    symbol, start = week.SYMBOLS[0], time.perf_counter()
+    try:
+        found = rehearsed(settings, symbol, max(o.unit.date for o in done.filled.outcomes if o.status == "ok"))
+    except (LiveStoreError, RedisError) as error:
+        err.print(f"No live keys are shown: {error}", highlight=False)
+        return
+    out.print(f"\nThe live keys of {symbol} at the end of the week, served in {time.perf_counter() - start:.1f} s:")
+    out.print(keys_table(found))
 
 
 def run_demo(settings: "Settings") -> "Demo":

@@ -127,7 +127,6 @@ def print_week(done: "Demo") -> None:
         out.print(
             f"\nReport: {settings.reports / 'daily_market' / f'{dates[-1]}.html'}", highlight=False, soft_wrap=True
         )
-    out.print("Next: `make up`, then open http://127.0.0.1:3000.", highlight=False)
 
 
 def print_unsound(done: "Backfill") -> None:

@@ -54,6 +54,11 @@ def instant(doc: str, *, nullable: bool = False) -> dy.Datetime:
     return dy.Datetime(nullable=nullable, time_zone="UTC", time_unit="ns", metadata={"unit": "UTC ns"}, description=doc)
 
 
+def day(doc: str, *, nullable: bool = False) -> dy.Date:
+    """Declare a calendar date."""
+    return dy.Date(nullable=nullable, metadata={"unit": "date"}, description=doc)
+
+
 def text(doc: str, *, nullable: bool = False) -> dy.String:
     """Declare a text column."""
     return dy.String(nullable=nullable, metadata={"unit": ""}, description=doc)
@@ -146,7 +151,7 @@ def split(contract: type[Contract], frame: pl.DataFrame, *, keep: tuple[str, ...
         ValueError: The frame is not of the contract's shape.
     """
     body = conformed(contract, frame.drop(keep))
-    if contract.is_valid(body):
+    if contract.is_valid(body, engine="in-memory"):
         return Split(body, frame.clear().with_columns(rule=pl.lit("", pl.String)))
     good, failures = _numbered(contract).filter(body.with_row_index(_ROW))
     details = failures.details()

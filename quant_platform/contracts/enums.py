@@ -28,7 +28,14 @@ class Status(StrEnum):
     LOCKED = "locked"
     ZERO_SIZE = "zero_size"
     STALE = "stale"
+    EXPIRED = "expired"
+    INVALID_VOL = "invalid_vol"
+    INVALID_STRIKE = "invalid_strike"
+    INVALID_SPOT = "invalid_spot"
     INVALID_INPUT = "invalid_input"
+    BELOW_INTRINSIC = "below_intrinsic"
+    ABOVE_BOUND = "above_bound"
+    NO_TIME_VALUE = "no_time_value"
     NO_VALID_CONTRACTS = "no_valid_contracts"
     CONSTANT = "constant"
     NAN = "nan"
@@ -116,3 +123,52 @@ class OptionFlow(StrEnum):
     CALL = "CALL"
     PUT = "PUT"
     BALANCED = "BALANCED"
+
+
+class OptionType(StrEnum):
+    """What an option gives the right to: to buy, or to sell."""
+
+    CALL = "C"
+    PUT = "P"
+
+
+class SignConvention(StrEnum):
+    """Which way dealers are taken to hold options: long calls and short puts, or it is not known."""
+
+    DEALER_LONG_CALLS_SHORT_PUTS = "dealer_long_calls_short_puts"
+    GROSS = "gross"
+
+
+class DirectionalBias(StrEnum):
+    """Which way the deltas of an option chain point."""
+
+    LONG = "long"
+    SHORT = "short"
+    NEUTRAL = "neutral"
+
+
+class Exposure(StrEnum):
+    """What is held against its own history, snapshot by snapshot of an option chain."""
+
+    GEX_GROSS = "gex_gross"
+    GEX_NET = "gex_net"
+    DEX_NET = "dex_net"
+    VANNA = "vanna"
+    CHARM = "charm"
+    SKEW = "skew"
+
+
+class GreeksSource(StrEnum):
+    """Whose delta and gamma an option's are."""
+
+    VENUE = "venue"
+    MODEL = "model"
+
+
+class VolRegime(StrEnum):
+    """What a volatility index says of the market."""
+
+    BENIGN = "BENIGN"
+    NORMAL = "NORMAL"
+    ELEVATED = "ELEVATED"
+    SHOCK = "SHOCK"

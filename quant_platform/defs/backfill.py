@@ -15,7 +15,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
-from quant_platform.defs.jobs import QUIET
+from quant_platform.defs.jobs import DAILY_MARKET, QUIET
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.defs.run_locks import end_killed, run_lock
 from quant_platform.pipeline.units import Outcome
@@ -58,7 +58,7 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
     """
     done = Backfill()
     platform.observers.append(done.outcomes.append)
-    job = build_defs(resource_overrides={"platform": platform}).resolve_implicit_global_asset_job_def()
+    job = build_defs(resource_overrides={"platform": platform}).resolve_job_def(DAILY_MARKET)
     tags = {
         ASSET_PARTITION_RANGE_START_TAG: start.isoformat(),
         ASSET_PARTITION_RANGE_END_TAG: end.isoformat(),

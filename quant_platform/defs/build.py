@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from quant_platform.defs import jobs, latest_values, schedules, sensors
+from quant_platform.defs import jobs, latest_values, live_health, schedules, sensors
 from quant_platform.defs.assets import live, market, marts, microstructure, reports, statistics
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import Platform
@@ -44,9 +44,10 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             marts.dbt_models(),
             reports.daily_market_report(partitions),
         ],
+        asset_checks=[live_health.check()],
         jobs=[daily_market, near_real_time, publish_latest],
         schedules=[schedules.daily_market(daily_market), latest_values.schedule(publish_latest)],
-        sensors=[sensors.near_real_time(near_real_time), sensors.close_dates(daily_market)],
+        sensors=[sensors.near_real_time(near_real_time), sensors.close_dates(daily_market), sensors.live_health()],
         resources={"warehouse": marts.read_only_warehouse(platform.settings), **overrides},
         executor=_EXECUTOR,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from quant_platform.defs import dbt_runner
+from quant_platform.defs import dbt_runner, live_health
 from quant_platform.settings import RecordedFeed, Settings, masked
 from quant_platform.storage.lake import Lake
 
@@ -32,6 +32,8 @@ def findings(settings: Settings) -> list[Finding]:
     """Return every finding, in the order in which a newcomer would fix them."""
     found = [_python(), *map(_package, _PACKAGES), writable(settings.home), _space(settings.home), _lake(settings)]
     found += [_dbt_manifest(), _redis(settings)]
+    if live_health.was_started(settings):
+        found.append(_live_writer(settings))
     for name in type(settings.feeds).model_fields:
         if any(instrument.feed == name for instrument in settings.instruments):
             feed = getattr(settings.feeds, name)
@@ -108,6 +110,13 @@ def _redis(settings: Settings) -> Finding:
         )
     answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
     return Finding("redis", answer.returncode == 0, answer.stdout.strip() or answer.stderr.strip(), "`make setup`")
+
+
+def _live_writer(settings: Settings) -> Finding:
+    """Return how the writer fares; that it does not run is nothing to mend on this machine."""
+    health = live_health.health(settings)
+    is_sound = health.is_ok or health.outcome in {live_health.GONE, live_health.STOPPED, live_health.NO_REDIS}
+    return Finding("live writer", is_sound, health.says, "`qp live status` shows its error counts, its log the errors.")
 
 
 def redis_server() -> Path | None:

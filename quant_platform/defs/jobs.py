@@ -3,8 +3,10 @@
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from quant_platform.defs import live_health
 from quant_platform.pipeline.pending import FOLLOWING
 
+DAILY_MARKET = "daily_market"
 NEAR_REAL_TIME = "near_real_time"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration that leaves what a run says to the event log, and the terminal to what started it."""
@@ -13,10 +15,11 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def daily_market() -> UnresolvedAssetJobDefinition:
     """Return the job that brings one trading date from the archive to its report."""
     return dg.define_asset_job(
-        "daily_market",
+        DAILY_MARKET,
         selection=dg.AssetSelection.groups(
             "market", "microstructure", "statistics", "live", "staging", "marts", "reports"
-        ),
+        )
+        - dg.AssetSelection.checks(live_health.KEY),
         description="Archive → lake → bars → order flow, statistics, parity → marts → report, for one trading date.",
     )
 

@@ -1,4 +1,4 @@
-"""Sensors: what was captured is stepped within seconds of its segment's close, and a date that is over is closed."""
+"""Sensors: captured segments are stepped within seconds, dates that are over closed, the live writer looked at."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from quant_platform.defs import live_health as writer
 from quant_platform.defs.jobs import QUIET
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, DATE_TAG, SYMBOLS_TAG, Platform
@@ -62,6 +63,30 @@ def close_dates(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
         yield from _requests(context, platform, job.name, closed)
 
     return sessions
+
+
+def live_health() -> dg.SensorDefinition:
+    """Return the sensor that evaluates the live writer's check when what its heartbeat says has changed."""
+
+    @dg.sensor(
+        name="live_health",
+        minimum_interval_seconds=6 * _INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells when the live writer dies or a calculator of it fails again and again, and when that ends.",
+    )
+    def heartbeats(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> Any:
+        found = writer.health(platform.settings)
+        if found.heartbeat is None and not context.cursor:
+            return dg.SkipReason("No live writer has been started yet.")
+        if found.outcome == context.cursor:
+            return dg.SkipReason(f"As before: {found.outcome}.")
+        return dg.SensorResult(
+            skip_reason=f"It was told that it is {found.outcome}.",
+            cursor=found.outcome,
+            asset_events=[found.evaluation()],
+        )
+
+    return heartbeats
 
 
 _A_DATE = timedelta(days=2)

@@ -1,7 +1,7 @@
 """The writer's heartbeat: what it did, how fast, and what goes wrong again and again."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 import structlog
@@ -28,18 +28,26 @@ class Heart:
         self._growths: Counter[str] = Counter()
 
     def beat(
-        self, batch: Batch, errors: Mapping[str, int], ts_written: int, *, is_running: bool, **counts: int | str
+        self,
+        batch: Batch,
+        errors: Mapping[str, int],
+        tried: Collection[str],
+        ts_written: int,
+        *,
+        is_running: bool,
+        **counts: int | str,
     ) -> None:
-        """Queue the heartbeat; log an error when a count has grown in three of them in a row.
+        """Queue the heartbeat; log an error when a count has grown in three heartbeats in a row.
 
         Args:
             batch: Where to.
             errors: Failures of each family since the start.
+            tried: The families that had a turn since the last heartbeat; of the others it says nothing new.
             ts_written: Our wall clock, UTC ns.
             is_running: False in the last one.
             counts: Further fields: `state`, `idle_symbols`, `opening_symbols`, `malformed`.
         """
-        for name in self._errors:
+        for name in tried:
             has_grown = errors.get(name, 0) > self._errors[name]
             self._growths[name] = self._growths[name] + 1 if has_grown else 0
             self._errors[name] = errors.get(name, 0)

@@ -35,7 +35,8 @@ class _Place:
         is_open: Whether it is in its session, and was opened.
         is_queued: Whether it waits for its opening, or is being opened.
         is_roll: Whether it was read up to the session that it is opened for.
-        not_before_s: When it may be opened again, by the monotonic clock.
+        not_before_s: After a failure, when it is opened again, by the monotonic clock.
+        opened_s: When it was opened last, by the monotonic clock.
     """
 
     instrument: Instrument
@@ -45,6 +46,7 @@ class _Place:
     is_queued: bool = False
     is_roll: bool = False
     not_before_s: float = 0.0
+    opened_s: float = 0.0
 
 
 class Places:
@@ -88,10 +90,10 @@ class Places:
         idle = (p.served is not None and not p.is_open and not p.is_queued for p in self._places.values())
         return {"opening_symbols": sum(p.is_queued for p in self._places.values()), "idle_symbols": sum(idle)}
 
-    def reopen(self) -> None:
-        """Open all served symbols anew, one after the other: what Redis had lost of them comes from the disk."""
-        for symbol, place in self._places.items():
-            if place.is_open:
+    def reopen(self, symbols: Iterable[str]) -> None:
+        """Open these symbols anew, those that are served: what Redis has lost of them comes from the disk."""
+        for symbol in symbols:
+            if (place := self._places[symbol]).is_open:
                 self._enqueue(symbol, place, is_roll=False)
 
     def adopt(self) -> list[Opened]:
@@ -131,7 +133,8 @@ class Places:
                 if is_new and place.served.start_ns > own_ns:
                     self._window.adopt(symbol, _NOTHING)
             has_begun = not place.is_open and own_ns >= place.served.start_ns
-            if (has_begun or symbol in repairable) and time.monotonic() >= place.not_before_s:
+            is_repair = symbol in repairable and time.monotonic() >= place.opened_s + _AGAIN_S
+            if (has_begun or is_repair) and time.monotonic() >= place.not_before_s:
                 self._enqueue(symbol, place, is_roll=has_begun and not is_new)
 
     def stop(self) -> None:
@@ -144,8 +147,9 @@ class Places:
 
     def _finished(self, symbol: str) -> Opened | None:
         done, place = self._under_way.pop(symbol), self._places[symbol]
-        place.is_queued, place.not_before_s = False, time.monotonic() + _AGAIN_S
+        place.is_queued, place.opened_s = False, time.monotonic()
         if error := done.exception():
+            place.not_before_s = time.monotonic() + _AGAIN_S
             _LOG.error("a symbol was not opened; it is tried again", symbol=symbol, error=repr(error))
             return None
         opened = done.result()

@@ -249,7 +249,7 @@ class Keys:
             table, code = self._strings[name]
             try:
                 entry = self._quote(name, text, now_ns) if table is Quote else self._book(name, text, now_ns)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 self._notices.malformed(self._names[code], now_s, f"{name.decode()}: {error}", text)
                 continue
             if entry:

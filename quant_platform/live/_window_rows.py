@@ -102,7 +102,7 @@ class Rows:
         payloads, codes = entries
         try:
             objects = list(map(self._decode, payloads))
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             objects, payloads, codes = self._one_by_one(entries, now_s)
         own, told = list(map(self._names.__getitem__, codes)), list(map(attrgetter("symbol"), objects))
         frame = self._framed(objects, codes, now_ns)
@@ -119,7 +119,7 @@ class Rows:
         for payload, code in zip(*entries, strict=True):
             try:
                 objects.append(self._decode(payload))
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 self._notices.malformed(self._names[code], now_s, f"{self.contract.table}: {error}", payload)
             else:
                 kept.add(code, [payload])

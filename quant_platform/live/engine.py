@@ -153,6 +153,7 @@ class Engine:
         self._newest: dict[str, pl.DataFrame] = {}
         self._closed: dict[str, list[pl.DataFrame]] = defaultdict(list)
         self._lost: dict[str, set[str]] = defaultdict(set)
+        self._failing: dict[str, set[str]] = defaultdict(set)
         self._has_missed_books: set[str] = set()  # of the session that is on, before the next one
         self._books_missed_to: dict[str, int] = {}  # market time, ns
         self._quotes_missed_to: dict[str, int] = {}  # trade ids
@@ -182,7 +183,7 @@ class Engine:
             instant = pl.col(contract_of(table).sorted_by[0]).to_physical()
             of_the_date = rows.filter(instant >= served.start_ns)
             self._newest[table] = pl.concat([self._others(table, symbol), of_the_date.tail(1)], rechunk=True)
-        for lost in self._lost.values():
+        for lost in (*self._lost.values(), *self._failing.values()):
             lost.discard(symbol)
         if symbol in self._has_close:
             self._auctions.open(symbol, opened.trades, served.end_ns)
@@ -193,7 +194,7 @@ class Engine:
             self._feed_tape(chunk)
         self._feed_books(chunk)
         if self._has_close:
-            self._auctions.add(chunk)
+            self._guarded_auctions(lambda: self._auctions.add(chunk))
 
     def run(self, family: str, symbols: Sequence[str], market_ns: Mapping[str, int]) -> None:
         """Step a family for these symbols.
@@ -204,8 +205,7 @@ class Engine:
             market_ns: The market's time of each symbol, UTC ns.
         """
         if family == "moc":
-            if self._has_close:
-                self._keep(CLOSING, self._auctions.estimates(symbols, market_ns, self._shown(BOOK, symbols)))
+            self._estimate(symbols, market_ns)
             return
         if family == "flow_toxicity":
             self.run("vpin", symbols, market_ns)  # of the same cycle
@@ -215,6 +215,8 @@ class Engine:
             return
         left = [_FAILURES]
         missed = self._stepped(family, {**self._families[family].streams, **found}, left)
+        stepped = {symbol for rows in found.values() for symbol in rows["symbol"].unique()}
+        self._failing[family] = self._failing[family] - stepped | missed
         if missed:
             self.errors[family] += 1
             self._lost[family] |= missed
@@ -249,17 +251,35 @@ class Engine:
             self._quotes_missed_to[symbol] = last_id + self._longest_window
 
     def shown(self, key: Key, family: str, symbols: Sequence[str]) -> pl.DataFrame:
-        """Return the newest row of each of these symbols for a key; none of those that have none."""
+        """Return the newest row of each of these symbols for a key; none of those that have none, or failed last."""
+        if self._failing[family]:
+            symbols = [symbol for symbol in symbols if symbol not in self._failing[family]]
         if key is not redis_keys.SWEEP:
             return self._shown(KEYS[family][key], symbols)
-        tail = self._states[SWEEPS].tail
-        of_symbols = replace(self._states[SWEEPS], tail=tail.filter(pl.col("symbol").is_in(symbols)))
-        return sweeps.latest(of_symbols, self._analytics.sweep_detection)
+        state = self._states[SWEEPS]
+        if len(symbols) < len(self.symbols):
+            state = replace(state, tail=state.tail.filter(pl.col("symbol").is_in(symbols)))
+        return sweeps.latest(state, self._analytics.sweep_detection)
 
     def closed(self, table: str) -> pl.DataFrame:
         """Return a table's rows that nothing revises any more, since the last call, each symbol's in order of time."""
         frames = self._closed.pop(table, [])
         return pl.concat(frames) if frames else empty(contract_of(table))
+
+    def _estimate(self, symbols: Sequence[str], market_ns: Mapping[str, int]) -> None:
+        if self._has_close:
+            books = self._shown(BOOK, symbols)
+            self._guarded_auctions(lambda: self._keep(CLOSING, self._auctions.estimates(symbols, market_ns, books)))
+
+    def _guarded_auctions(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # it is not the other families' trouble
+            self.errors["moc"] += 1
+            self._failing["moc"] = set(self.symbols)
+            _LOG.error("closing auctions were not estimated", error=repr(error))
+        else:
+            self._failing["moc"] = set()
 
     def _feed_tape(self, chunk: Chunk) -> None:
         readers = {family: streams for family, streams in self._waiting.items() if TAPE in streams}
@@ -273,6 +293,7 @@ class Engine:
             for family in readers:
                 self.errors[family] += 1
                 self._lost[family] |= set(names)
+                self._failing[family] |= set(names)
             return
         for streams in readers.values():
             streams[TAPE].add(tape)
@@ -359,14 +380,16 @@ class Engine:
         known = known.sort("symbol", *contract_of(table).sorted_by)
         is_newest = known["symbol"].is_last_distinct()
         self._newest[table] = known.filter(is_newest)
-        if table != HIDDEN:  # one row a trade: nobody wants their list
+        if table != HIDDEN and not is_newest.all():  # of hidden orders, one a trade, nobody wants a list
             self._closed[table].append(known.filter(~is_newest))
         if table == VPIN:
             self._waiting["flow_toxicity"][VPIN].add(rows)
 
     def _shown(self, table: str, symbols: Sequence[str]) -> pl.DataFrame:
         rows = self._newest.get(table)
-        return empty(contract_of(table)) if rows is None else rows.filter(pl.col("symbol").is_in(symbols))
+        if rows is None:
+            return empty(contract_of(table))
+        return rows if len(symbols) == len(self.symbols) else rows.filter(pl.col("symbol").is_in(symbols))
 
     def _others(self, table: str, symbol: str) -> pl.DataFrame:
         rows = self._newest.get(table)

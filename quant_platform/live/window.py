@@ -14,10 +14,10 @@ like trades, and what comes after them waits; books are not, since a book stands
 last two instants of the quotes. So
 
 - a trade waits until a quote of its time or later was read, 50 ms have passed since it was written, or it was read
-  before the latest `read`; it does not wait where the symbol has no quotes;
+  before the latest `take`; it does not wait where the symbol has no quotes;
 - a quote waits for all trades of its time or earlier that wait, and while trades are missing for all that came after
   the last trade. Where no trade waits it goes if a trade of its time or later was read, if the symbol's market has
-  gone on by 250 ms since, or if it was read before the latest `read`: the venue sends trades and quotes on lines of
+  gone on by 250 ms since, or if it was read before the latest `take`: the venue sends trades and quotes on lines of
   their own, and a batch of the collector may end between a quote and an earlier trade that comes later.
 
 A trade that nevertheless comes after quotes of two instants that are not before it goes: it meets no quote, or none
@@ -79,7 +79,7 @@ class Window:
         counts: Since the start. Entries: `malformed`, keys of `wrong_type`; rows: `duplicates`, `refilled`, `dropped`
             because too many waited; trades: `late`, `gaps` that were given up, `out_of_order` (of an earlier time than
             one before them), `overtaken` by quotes; `late_quotes`, `late_books`, `lost_quotes`, `lost_books`.
-        heard_ns: By symbol, when a row of any kind was last read, our clock.
+        heard_s: By symbol, when a row of any kind was last read, by the monotonic clock.
 
     Raises:
         SettingsError: A symbol is not configured.
@@ -91,7 +91,7 @@ class Window:
         self._limit_rows = limit_rows
         self._notices = Notices()
         self.counts: Counter[str] = self._notices.counts
-        self.heard_ns: dict[str, int] = {}
+        self.heard_s: dict[str, float] = {}
         venues = [settings.instrument(name).feed for name in self._names]
         self._rows = {table: Rows(table, self._names, venues, self._notices) for table in TABLES}
         self._keys = Keys(self._names, self._notices)
@@ -106,7 +106,7 @@ class Window:
         self._dropped_id: dict[int, int] = {}
         self._quote_gap: dict[int, int] = {}
         self._book_gap: dict[int, int] = {}
-        self._reads = 0
+        self._reads, self._fresh_from = 0, 1
         self._market, self._trade_read, self._quote_read = np.full((3, len(self._names)), LEAST)
         self._instants = Instants(len(self._names))
 
@@ -121,7 +121,7 @@ class Window:
         self._reads += 1
         for table, rows in self._rows.items():
             if entries[table].payloads:
-                self._arrived(table, rows.decoded(entries[table], now_ns, now_s), now_ns, now_s)
+                self._arrived(table, rows.decoded(entries[table], now_ns, now_s), now_s)
         if sum(rows.height for rows in self._all_waiting()) > self._limit_rows:
             self._drop_oldest(now_s)
 
@@ -172,7 +172,7 @@ class Window:
         is_missing, lost_from = self._lacking(tape, now_s)
         codes, ts = tape.codes, tape.ts
         is_early = (self._quote_read[codes] < ts) & (self._quote_read[codes] > LEAST)
-        is_early &= integers(tape.rows, "read") == self._reads
+        is_early &= integers(tape.rows, "read") >= self._fresh_from
         is_early &= now_ns - integers(tape.rows, "ts_written") <= _WRITTEN_NS
         is_free = up_to_first(codes, is_missing | is_early | (ts >= ends[codes]) | (ts > lost_from[0][codes]))
         trades = self._tape.released(tape, is_free, now_s)
@@ -184,6 +184,7 @@ class Window:
         books = self._books.ordered()
         books_free = self._books.released(books, up_to_first(books.codes, books.ts >= ends[books.codes]))
         self.counts["refilled"] += sum(int(rows["is_refill"].sum()) for rows in (trades, quotes))
+        self._fresh_from = self._reads + 1
         return Chunk(
             *(
                 rows.sort(CODE, *table.sorted_by).select(polars_schema(table).names())
@@ -215,13 +216,13 @@ class Window:
         """End the thread that looks into the landing."""
         self._refills.close()
 
-    def _arrived(self, table: type[Contract], rows: pl.DataFrame, now_ns: int, now_s: float) -> None:
+    def _arrived(self, table: type[Contract], rows: pl.DataFrame, now_s: float) -> None:
         codes, ts = integers(rows, CODE), integers(rows, "ts_event")
         np.maximum.at(self._market, codes, ts)
         if table is not Book:
             np.maximum.at(self._trade_read if table is Trade else self._quote_read, codes, ts)
         for code in np.unique(codes).tolist():
-            self.heard_ns[self._names[code]] = now_ns
+            self.heard_s[self._names[code]] = now_s
         part = self._parts[table]
         if isinstance(part, Updates):
             numbered = rows.filter(~pl.col(CODE).is_in(listed)) if (listed := self._keys.listed(table)) else rows
@@ -309,7 +310,7 @@ class Window:
         lost_ts, lost_sequence = lost_from[:, codes]
         is_lost = (ts > lost_ts) | ((ts == lost_ts) & (integers(quotes.rows, "sequence") > lost_sequence))
         is_near = (ts > self._trade_read[codes]) & (ts > self._market[codes] - _APART_NS)
-        is_near &= integers(quotes.rows, "read") == self._reads
+        is_near &= integers(quotes.rows, "read") >= self._fresh_from
         is_free = up_to_first(codes, is_lost | is_near | (ts >= bounds[codes]) | (ts >= ends[codes]))
         self._instants.add(codes[is_free], ts[is_free])
         return self._quotes.released(quotes, is_free)

@@ -4,12 +4,16 @@ A cycle reads, steps the families whose turn it is, and writes what they say in 
 Nothing in it waits: what takes long, a symbol's opening, runs beside it in a thread.
 """
 
+import gc
+import math
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from datetime import date
 from functools import partial
 
+import msgspec
 import polars as pl
 import redis
 import structlog
@@ -24,7 +28,7 @@ from quant_platform.live.opening import Opened
 from quant_platform.live.window import Chunk, Window
 from quant_platform.pipeline.order_flow import hidden_order_params, toxicity_params
 from quant_platform.settings import Settings, masked
-from quant_platform.storage import live_store, redis_keys
+from quant_platform.storage import discovered, live_store, redis_keys
 from quant_platform.storage.lake import Lake
 from quant_platform.storage.live_store import Batch
 from quant_platform.storage.redis_keys import Key
@@ -38,6 +42,7 @@ _HISTORIES = {
     if table != opening.HIDDEN
 }
 _SAY_AGAIN_S = 600.0
+_READ_EVERY_S = 0.1
 _NS = 1_000_000_000
 
 
@@ -52,10 +57,15 @@ def run(settings: Settings, symbols: Sequence[str], stop: threading.Event) -> No
     _log.configure()
     writer = Writer(settings, symbols)
     _LOG.info("serving", symbols=len(symbols), cadence_hz=settings.analytics.cadence_hz)
+    gc.disable()  # it would stop a cycle for long: each is followed by its own
     period_s = 1 / settings.analytics.cadence_hz
     due_s = time.monotonic()
-    while not stop.wait(max(0.0, due_s - time.monotonic())):
+    while not stop.wait(min(_READ_EVERY_S, max(0.0, due_s - time.monotonic()))):
+        if due_s - time.monotonic() > 0:
+            writer.read()
+            continue
         writer.cycle()
+        gc.collect(1)
         due_s += period_s
         if (late_s := time.monotonic() - due_s) > 0:
             missed = int(late_s // period_s)
@@ -74,7 +84,7 @@ class Writer:
         self._window = Window(settings, self._symbols)
         self._engines = [Engine(settings, members) for members in _alike(settings, self._symbols)]
         lake = Lake(settings.lake_uri, assumed_latency_ms=settings.assumed_latency_ms)
-        self._places = Places(settings, self._window, self._engines, partial(opening.opened, settings, lake))
+        self._places = Places(settings, self._window, self._engines, partial(_opened, settings, lake))
         self._aggregator = Aggregator(settings, self._symbols)
         self._archive = Archive(settings)
         self._client: redis.Redis | None = None
@@ -83,8 +93,18 @@ class Writer:
         self._sequences: dict[Key, Counter[str]] = defaultdict(Counter)
         self._archived_ns: dict[Key, dict[str, int]] = defaultdict(dict)
         self._gaps_ns: dict[str, tuple[int | None, int | None]] = {}
-        self._refused_s: dict[str, float] = {}
+        self._said_s: dict[str, float] = {}
+        self._with_history: set[str] = set()
+        self._tried: set[str] = set()
         self.heart = Heart(settings, time.time_ns())
+
+    def read(self) -> None:
+        """Read what has come, so that the next cycle finds less to read."""
+        if self._client is not None:
+            try:
+                self._window.read(self._client)
+            except redis.RedisError as error:
+                self._lose(error)
 
     def cycle(self) -> None:
         """Read, step and write once. Whatever is wrong with Redis or a calculator, the next cycle goes on."""
@@ -94,22 +114,26 @@ class Writer:
             if self._client is None:
                 self._client = live_store.connect(self._settings)
             self._window.read(self._client)
+            gone = self._without_history(self._client) if self._is_lost else []
             market_ns = self._step(now_ns, batch)
             self._write(now_ns, batch)
             due = [name for name in _AGGREGATES if self._is_lost or self._is_due(name, 0)]
             self._aggregator.add(due, self._client, batch, now_ns, max(market_ns.values(), default=0))
             self.heart.last_updates.update(dict.fromkeys(due, now_ns))
+            self._tried.update(due)
             self._beat(batch, now_ns, is_running=True)
             batch.send(self._client)
         except redis.ResponseError as error:
-            self._refuse(error)
+            self._say_again("redis refused a command; the others were written", error)
         except (redis.RedisError, live_store.LiveStoreError, OSError) as error:
             self._lose(error)
+        except Exception as error:  # noqa: BLE001  # a cycle that breaks off is not the end of those after it
+            self._say_again("a cycle broke off", error)
         else:
             if self._is_lost:
                 _LOG.info("redis is written again")
                 self._is_lost = False
-                self._places.reopen()  # their histories are gone, and trades may be
+                self._places.reopen(gone)
         self.heart.cycle_ms = (time.monotonic() - started_s) * 1e3
 
     def close(self) -> None:
@@ -127,11 +151,19 @@ class Writer:
             _LOG.warning("the last heartbeat was not written", error=masked(str(error)))
         self._client.close()
 
-    def _refuse(self, error: redis.ResponseError) -> None:
-        text = masked(str(error))
-        if time.monotonic() - self._refused_s.get(text, -_SAY_AGAIN_S) >= _SAY_AGAIN_S:
-            self._refused_s[text] = time.monotonic()
-            _LOG.error("redis refused a command; the others were written", error=text)
+    def _without_history(self, client: redis.Redis) -> list[str]:
+        """Return the symbols whose histories were written and are not there: Redis lost them, or all it had."""
+        pipe, symbols = client.pipeline(transaction=False), sorted(self._with_history)
+        for symbol in symbols:
+            pipe.exists(redis_keys.HISTORY.name(symbol, metric=redis_keys.OBI.metric))
+        return [symbol for symbol, is_there in zip(symbols, pipe.execute(), strict=True) if not is_there]
+
+    def _say_again(self, event: str, error: Exception) -> None:
+        """Log what may go on for long once in ten minutes."""
+        text = masked(repr(error))
+        if time.monotonic() - self._said_s.get(text, -_SAY_AGAIN_S) >= _SAY_AGAIN_S:
+            self._said_s[text] = time.monotonic()
+            _LOG.error(event, error=text, exc_info=None if isinstance(error, redis.RedisError) else error)
 
     def _lose(self, error: Exception) -> None:
         if not self._is_lost:
@@ -153,6 +185,7 @@ class Writer:
             self._tell_gaps(engine, served)
             for family in KEYS:
                 if turn := self._turn(family, served):
+                    self._tried.add(family)
                     errors = engine.errors[family]
                     engine.run(family, turn, market_ns)
                     if engine.errors[family] == errors:
@@ -172,9 +205,9 @@ class Writer:
             self._gaps_ns[symbol] = gaps
 
     def _write(self, now_ns: int, batch: Batch) -> None:
-        heard_after_ns = now_ns - self._settings.analytics.store_ttls.market * _NS
+        heard_after_s = time.monotonic() - self._settings.analytics.store_ttls.market
         for engine in self._engines:
-            served = [s for s in self._places.open(engine) if self._window.heard_ns.get(s, 0) > heard_after_ns]
+            served = [s for s in self._places.open(engine) if self._window.heard_s.get(s, -math.inf) > heard_after_s]
             for family, keys in KEYS.items():
                 turn = served if self._is_lost else self._turn(family, served)
                 for key in keys if turn else ():
@@ -214,6 +247,8 @@ class Writer:
             for symbol, entries in redis_keys.history_entries(key, rows).items():
                 name = redis_keys.HISTORY.name(symbol, metric=key.metric)
                 batch.push(name, entries, analytics.history_entries, analytics.store_ttls.history)
+                if key is redis_keys.OBI:
+                    self._with_history.add(symbol)
 
     def _turn(self, family: str, served: Sequence[str]) -> Sequence[str]:
         """Return the symbols whose turn it is in this cycle."""
@@ -237,12 +272,34 @@ class Writer:
         self.heart.beat(
             batch,
             errors,
+            self._tried,
             now_ns,
             is_running=is_running,
             state="idle" if is_idle else "active",
             malformed=self._window.counts["malformed"] + self._aggregator.counts["malformed"],
             **counts,
         )
+        self._tried.clear()
+
+
+def _opened(settings: Settings, lake: Lake, symbol: str, day: date) -> Opened:
+    """Open a symbol with what others discovered of it; that is archived first, so that the batch takes it too."""
+    with live_store.connect(settings) as client:
+        found = client.get(redis_keys.DISCOVERED_BUCKET_SIZE.name())
+    if isinstance(found, bytes) and (size := _bucket_size(found, symbol)):
+        discovered.take_bucket_size(settings.landing, symbol, day, size)
+    return opening.opened(settings, lake, symbol, day)
+
+
+def _bucket_size(payload: bytes, symbol: str) -> float | None:
+    """Return the size in base units that a number, or a map of symbols, names; None where there is none."""
+    try:
+        found = msgspec.json.decode(payload, type=float | dict[str, float])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _LOG.warning("a discovered bucket size is ignored", symbol=symbol, error=str(error))
+        return None
+    size = found.get(symbol) if isinstance(found, dict) else found
+    return size if size and math.isfinite(size) and size > 0 else None
 
 
 def _alike(settings: Settings, symbols: Sequence[str]) -> list[list[str]]:

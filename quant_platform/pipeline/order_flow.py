@@ -25,6 +25,7 @@ from quant_platform.contracts.enums import Signing
 from quant_platform.pipeline.sessions import ALWAYS_OPEN
 from quant_platform.pipeline.units import Built, Fold, Input, Recipe, Streams, Work
 from quant_platform.settings import Instrument, Settings
+from quant_platform.storage import discovered
 
 _TRADES = "market/trades"
 _QUOTES = "market/quotes"
@@ -61,7 +62,12 @@ class VpinState:
 def _vpin_opened(work: Work) -> VpinState:
     params, minutes = vpin_params(work.settings), work.earlier(_MINUTE_BARS).collect()
     volumes = minutes.group_by("symbol", date=pl.col("ts_open").dt.date()).agg(pl.col("volume").sum())
-    sizes = vpin.bucket_sizes(volumes, defaults={work.unit.symbol: work.instrument.default_bucket_size})
+    symbol, size = work.unit.symbol, _discovered_size(work)
+    sizes = vpin.bucket_sizes(
+        volumes,
+        discovered={symbol: size} if size else None,
+        defaults={symbol: work.instrument.default_bucket_size},
+    )
     if params.bar_s:
         changes = vpin.price_change_std(bars.cascade(minutes, params.bar_s))
         sizes = sizes.join(changes, on="symbol", how="left", maintain_order="left")
@@ -69,6 +75,10 @@ def _vpin_opened(work: Work) -> VpinState:
     if before.height:
         state = vpin.opened(vpin.step(state, before, sizes, params)[0])
     return VpinState(state, sizes, vpin.reference(work.earlier(_BUCKETS).select("symbol", "ts_end", "vpin").collect()))
+
+
+def _discovered_size(work: Work) -> float | None:
+    return discovered.bucket_size(work.settings.landing, work.unit.symbol, work.unit.date)
 
 
 def _vpin_buckets(work: Work, state: VpinState, streams: Streams) -> tuple[VpinState, Built]:
@@ -249,6 +259,7 @@ ORDER_FLOW = (
         (vpin.__name__,),
         _VPIN_INPUTS,
         parameters=lambda settings: asdict(vpin_params(settings)),
+        archived=_discovered_size,
     ),
     Recipe(
         _VPIN,
@@ -256,6 +267,7 @@ ORDER_FLOW = (
         (vpin.__name__,),
         (*_VPIN_INPUTS, Input(_BUCKETS, lookback_sessions=vpin.CDF_LOOKBACK_SESSIONS)),
         parameters=lambda settings: asdict(vpin_params(settings)),
+        archived=_discovered_size,
     ),
     Recipe(
         "microstructure/order_book_imbalance",

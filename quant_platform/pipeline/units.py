@@ -113,6 +113,8 @@ class Fold:
 class Recipe:
     """How one table is made; functions are module-level, so that a worker process finds them by name.
 
+    `archived` returns what else it reads of the landing for a unit, which then is part of its key.
+
     A raw table is fetched from its source and built from that; where its date was captured, `capture` is its fold over
     the captured lines, the stream `CAPTURED`.
     """
@@ -124,6 +126,7 @@ class Recipe:
     fetch: Callable[["Work"], Source | None] | None = None
     parameters: Callable[[Settings], Mapping[str, Any]] = lambda _: {}
     capture: Fold | None = None
+    archived: Callable[["Work"], object] = lambda _: None
 
     @property
     def fold(self) -> Fold | None:
@@ -218,6 +221,7 @@ class Work:
             "instrument": self.instrument.model_dump(mode="json"),
             "latency_ms": self.settings.feed_of(self.instrument).assumed_latency_ms,
             "session": [str(bound) for bound in self.session or ()],
+            "archived": self.recipe.archived(self),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -95,9 +95,9 @@ def is_healthy(name: str, service: Service) -> bool:
 
 
 @contextlib.contextmanager
-def started(name: str, home: Path) -> Iterator[Service]:
+def started(name: str, home: Path, *, port: int | None = None) -> Iterator[Service]:
     """Start a service, and after the block stop it as Docker would and see that it left no process."""
-    port = free_port()
+    port = port or free_port()
     own = {"QP_HOME": str(home), "DAGSTER_HOME": str(home / "dagster"), "PYTHONUNBUFFERED": "1"}
     path = f"{ENTRY_POINTS}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | own | {"PATH": path, "QP_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
@@ -155,8 +155,8 @@ def pongs(port: int) -> bool:
         return False
 
 
-def test_compose_has_the_four_services() -> None:
-    assert set(SERVICES) == {"webserver", "daemon", "collector", "redis"}
+def test_compose_has_the_five_services() -> None:
+    assert set(SERVICES) == {"webserver", "daemon", "collector", "live", "redis"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -175,7 +175,7 @@ def test_compose_starts_the_daemon_after_the_webserver_made_the_instance() -> No
     assert SERVICES["daemon"]["depends_on"]["webserver"] == {"condition": "service_healthy"}
 
 
-@pytest.mark.parametrize("name", ["webserver", "daemon", "collector"])
+@pytest.mark.parametrize("name", ["webserver", "daemon", "collector", "live"])
 def test_compose_environment_is_what_the_settings_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in SERVICES[name]["environment"].items():
         monkeypatch.setenv(key, value)
@@ -215,6 +215,13 @@ def test_collector_command_is_healthy_while_it_runs_and_leaves_no_process(home: 
     with started("collector", home) as collector:
         until(lambda: is_healthy("collector", collector), collector, timeout_s=60)
     assert not is_healthy("collector", collector)
+
+
+def test_live_command_is_healthy_while_it_runs_and_leaves_no_process(home: Path) -> None:
+    with started("redis", home) as redis:
+        with started("live", home, port=redis.port) as live:
+            until(lambda: is_healthy("live", live), live, timeout_s=60)
+        assert not is_healthy("live", live)
 
 
 def test_redis_command_answers_and_leaves_no_process(home: Path) -> None:

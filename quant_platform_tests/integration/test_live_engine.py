@@ -13,14 +13,16 @@ from polars.testing import assert_frame_equal
 
 from quant_platform.contracts._schema import contract_of, polars_schema
 from quant_platform.feeds.binance import describe
-from quant_platform.live import opening
+from quant_platform.live import opening, writer
 from quant_platform.live.engine import KEYS, Engine
 from quant_platform.live.hours import served_from
 from quant_platform.live.opening import BOOK, FOLDED, HIDDEN, QUOTES, SWEEPS, TAPE, TRADES
 from quant_platform.live.window import Chunk
 from quant_platform.pipeline.engine import Engine as Pipeline
 from quant_platform.pipeline.pending import FOLLOWING
+from quant_platform.storage import redis_keys
 from quant_platform.storage.landing import Writer
+from quant_platform.storage.live_store import Server, connect
 from quant_platform_tests.landed import at_ms, land, market
 from quant_platform_tests.unit.pipeline.conftest import MakeEngine, settings_below
 
@@ -134,3 +136,24 @@ def test_what_is_served_is_what_the_batch_computes(  # noqa: C901  # one story, 
         known = expected if table != SWEEPS else expected.join(found, on=sorting, how="semi")
         assert_frame_equal(found.drop(COLUMNS_OF_RECEIPT), known.drop(COLUMNS_OF_RECEIPT), rel_tol=1e-9, abs_tol=1e-12)
     assert rows(one, TAPE).height == rows(one, TRADES).height
+
+
+def test_a_discovered_bucket_size_holds_from_the_open_on_in_both_clocks(
+    pipeline: MakeEngine, days: tuple[list[bytes], list[bytes]]
+) -> None:
+    one = pipeline()
+    land(one.settings, SYMBOL, days[1])
+    key, redis_name = opening.VPIN, redis_keys.DISCOVERED_BUCKET_SIZE.name()
+    with Server(one.settings), connect(one.settings) as client:
+        for payload in (b"17.5", b'{"AAA": 17.5, "BBB": 3}', b'"many"', b"-1"):
+            client.set(redis_name, payload)
+            opened = writer._opened(one.settings, one.lake, SYMBOL, DAY)
+            assert opened.rows[key]["bucket_size"].unique().to_list() == [17.5], "the first one of a date stays"
+    follow(one, DAY, closed_before=CLOSED)
+    assert rows(one, key)["bucket_size"].unique().to_list() == [17.5]
+    assert rows(one, "microstructure/vpin_buckets")["bucket_size"].unique().to_list() == [17.5]
+
+
+@pytest.mark.parametrize("payload", [b'"many"', b"-1", b"0", b"null", b"nan", b'{"BBB": 3}', b"\xff"])
+def test_what_is_no_bucket_size_is_ignored(payload: bytes) -> None:
+    assert writer._bucket_size(payload, SYMBOL) is None

@@ -20,10 +20,16 @@ import psutil
 import pytest
 import redis
 
+from quant_platform.storage import redis_keys
 from quant_platform.storage.lake import Lake
 
 ASSETS = "{ assetNodes { assetKey { path } } }"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+# Without many trades there are no clusters, and without depth the order book waits for some seconds.
+_ONCE_TRADED = [
+    key for key in redis_keys.METRICS if key not in {redis_keys.MOC, redis_keys.OBI, redis_keys.FLOW_CLUSTERS}
+]
 
 
 class Up(NamedTuple):
@@ -228,6 +234,11 @@ def test_replayed_market_is_captured_and_in_todays_partition(
             assert time.monotonic() < deadline, "nothing came into today's partition"
             time.sleep(0.5)
         with redis.Redis.from_url((home / "redis" / "url").read_text().strip()) as store:
-            assert {key.decode().split(":")[0] for key in store.keys("*")} == {"market"}
+            heard = next(key.decode().split(":")[1] for key in store.keys("market:*:trades"))
+            wanted = {key.name(heard) for key in _ONCE_TRADED} | {redis_keys.HEARTBEAT.name()}
+            while missing := {name for name in wanted if not store.exists(name)}:
+                assert time.monotonic() < deadline, missing
+                time.sleep(0.5)
+            assert {key.decode().split(":")[0] for key in store.keys("*")} == {"market", "analytics", "heartbeat"}
             assert all(store.ttl(key) > 0 for key in store.keys("*"))
     assert lake.scan("market/trades", start=today).collect()["trade_id"].is_unique().all()

@@ -16,7 +16,7 @@ from quant_platform.live._market import Market
 from quant_platform.live.aggregate import Aggregator
 from quant_platform.storage import live_store, redis_keys
 from quant_platform.storage.live_store import Batch, Server
-from quant_platform_tests.unit.live.aggregate_keys import (
+from quant_platform_tests.integration.live.aggregate_keys import (
     CORRELATION,
     DISCOVERED,
     MARKET,

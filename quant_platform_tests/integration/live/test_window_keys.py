@@ -12,7 +12,7 @@ from quant_platform.live.window import Window
 from quant_platform.settings import Settings
 from quant_platform.storage import live_store
 from quant_platform.storage.live_store import Server
-from quant_platform_tests.streamed import DELAY, MS, NOON, book, ids, instruments, payload, publish, quote, trade
+from quant_platform_tests.streamed import DELAY, MS, NOON, book, both, ids, instruments, payload, publish, quote, trade
 
 LATER = NOON + 3_600_000 * MS
 TRADES, QUOTES, BOOK, TICKER = (f"market:AAA:{name}" for name in ("trades", "quotes", "book", "ticker"))
@@ -40,10 +40,9 @@ def window(server):
 
 
 def read(window, client):
-    """Read twice, so that nothing waits for what may be on its way, and take."""
+    """Read, and take all: nothing waits for what may be on its way."""
     window.read(client)
-    window.read(client)
-    return window.take(LATER)
+    return both(window, LATER)
 
 
 def without(row, *names):

@@ -14,7 +14,7 @@ from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.microstructure import ParticipantFlow, Toxicity, Vpin
 from quant_platform.storage import live_store, redis_keys
 from quant_platform.storage.live_store import Batch, Server
-from quant_platform_tests.unit.live.aggregate_keys import (
+from quant_platform_tests.integration.live.aggregate_keys import (
     CORRELATION,
     MARKET,
     NOW,

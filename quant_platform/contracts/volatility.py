@@ -1,0 +1,139 @@
+"""What option chains and volatility indices say of volatility: surfaces, replicated indices, regimes."""
+
+from typing import ClassVar
+
+from quant_platform.contracts._schema import Contract, choice, count, day, flag, instant, real, text
+from quant_platform.contracts.enums import Status, VolRegime
+
+
+class VolSurface(Contract):
+    """A slice of the surface as raw SVI, one row a snapshot and settlement; no table of the lake yet.
+
+    Total variance `w(k) = a + b (rho (k - m) + sqrt((k - m)² + s²))` at `k = log(strike / forward)`; the implied
+    volatility is `sqrt(w / years)`.
+    """
+
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "ts_expiry")
+
+    ts_event = instant("When the chain stood so.")
+    symbol = text("The platform's unique name of the underlying.")
+    expiry = day("Date of expiry; series that settle at two times of it are two slices.")
+    ts_expiry = instant("When the slice settles.")
+    years = real("Years of 365 days to settlement.", unit="years")
+    forward = real(
+        "Forward that `k` is relative to; null without a usable contract.",
+        unit="quote currency",
+        nullable=True,
+        min_exclusive=0,
+    )
+    k_low = real("Lowest `k` with a usable contract.", unit="1", nullable=True)
+    k_high = real("Highest `k` with a usable contract.", unit="1", nullable=True)
+    a = real("Level.", unit="1", nullable=True)
+    b = real("Mean slope of the wings.", unit="1", nullable=True, min=0)
+    rho = real("Tilt; 0 where `b` is 0.", unit="1", nullable=True, min=-1, max=1)
+    m = real("Place of the vertex.", unit="1", nullable=True)
+    s = real("Width of the vertex.", unit="1", nullable=True, min_exclusive=0)
+    rmse = real("Root weighted mean square of what the fit leaves of total variance.", unit="1", nullable=True, min=0)
+    min_g = real(
+        "Least g from `k_low` to `k_high`, which has the sign of the price's density; null where total variance is "
+        "not positive.",
+        unit="1",
+        nullable=True,
+    )
+    arbitrage = flag("Whether a butterfly costs less than nothing: `min_g` is negative or null.", nullable=True)
+    calendar_arbitrage = flag(
+        "Whether total variance falls anywhere since the settlement before; null without one, or where no `k` is "
+        "quoted in both.",
+        nullable=True,
+    )
+    n = count("Points fitted: strikes with a usable contract out of the money.")
+    status = choice("Why the parameters are null.", Status)
+    ts_known = instant("Latest receipt of the slice's contracts, and of the slice that it is held against.")
+
+
+class VarianceStrip(Contract):
+    """The variance that a strip of options prices, one row a snapshot and settlement; no table of the lake yet."""
+
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "ts_expiry")
+
+    ts_event = instant("When the chain stood so.")
+    symbol = text("The platform's unique name of the underlying.")
+    expiry = day("Date of expiry; series that settle at two times of it are two strips.")
+    ts_expiry = instant("When the strip settles.")
+    minutes = real("Minutes to settlement.", unit="min")
+    atm_strike = real("Strike where call and put differ least.", unit="quote currency", nullable=True, min_exclusive=0)
+    forward = real("Forward by put-call parity at that strike.", unit="quote currency", nullable=True, min_exclusive=0)
+    k0 = real("Highest strike up to the forward.", unit="quote currency", nullable=True, min_exclusive=0)
+    variance = real("Variance a year.", unit="per year", nullable=True, min=0)
+    n_strikes = count("Strikes in the strip.")
+    contracts_skipped = count("Contracts whose price or strike is unusable; an option that nobody bids for is none.")
+    status = choice("Why values are null.", Status)
+    ts_known = instant("Latest receipt of the strip's contracts.")
+
+
+class Vix1dProxy(Contract):
+    """A volatility index over a short horizon, from our own strips, one row a snapshot; no table of the lake yet.
+
+    The arithmetic is that of the exchange's 30-day index, in calendar time. It is not the exchange's VIX1D.
+    """
+
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event",)
+
+    ts_event = instant("When the chain stood so.")
+    symbol = text("The platform's unique name of the underlying.")
+    vix1d_proxy = real("100 · volatility a year, over the horizon.", unit="vol points", nullable=True, min=0)
+    horizon_minutes = real("The horizon.", unit="min", min_exclusive=0)
+    near_ts_expiry = instant("Settlement of the last strip up to the horizon.", nullable=True)
+    near_variance = real("Its variance a year.", unit="per year", nullable=True, min=0)
+    next_ts_expiry = instant("Settlement of the first strip beyond the horizon.", nullable=True)
+    next_variance = real("Its variance a year.", unit="per year", nullable=True, min=0)
+    status = choice("Why the value is null; `too_few` where strips do not enclose the horizon.", Status)
+    ts_known = instant("Latest receipt of the two strips' contracts; of all strips where they do not enclose it.")
+
+
+class VolIndex(Contract):
+    """A reading of a volatility index, as a source publishes it; no table of the lake yet."""
+
+    sorted_by: ClassVar[tuple[str, ...]] = ("source", "ts_event")
+
+    ts_event = instant("The time that the source gives the reading.")
+    ts_recv = instant("Our clock at receipt.")
+    symbol = text("The platform's name of the index.")
+    source = text("Who published it.")
+    value = real("The reading.", unit="vol points", min_exclusive=0)
+
+
+class VolIndexRegime(Contract):
+    """Where each reading of a volatility index stands in its source's history; no table of the lake yet."""
+
+    sorted_by: ClassVar[tuple[str, ...]] = ("source", "ts_event")
+
+    ts_event = instant("The time that the source gives the reading.")
+    symbol = text("The platform's name of the index.")
+    source = text("Who published it.")
+    value = real("The reading.", unit="vol points", nullable=True, min_exclusive=0)
+    z_score = real("(value - mean)/std of the window, which includes it; ddof 1.", unit="1", nullable=True)
+    percentile = real("Share of the window at or below it.", unit="1", nullable=True, min_exclusive=0, max=1)
+    samples = count("Readings in the window, at most `window`.")
+    change_5m = real(
+        "Change since the newest reading 5 min older or more; null where that one is above 10 min older.",
+        unit="vol points",
+        nullable=True,
+    )
+    change_1h = real(
+        "Change since the newest reading 1 h older or more; null where that one is above 2 h older.",
+        unit="vol points",
+        nullable=True,
+    )
+    regime = choice("The first whose conditions hold; a null holds none.", VolRegime, nullable=True)
+    window = count("Most readings in a window.")
+    min_samples = count("Readings below which there is no z-score.")
+    shock_value = real("Reading from which it is a shock.", unit="vol points")
+    shock_change_5m = real("|change_5m| from which it is a shock.", unit="vol points")
+    elevated_value = real("Reading from which it is elevated.", unit="vol points")
+    elevated_change_1h = real("|change_1h| from which it is elevated.", unit="vol points")
+    elevated_z_score = real("z-score from which it is elevated.", unit="1")
+    benign_value = real("Reading up to which it may be benign.", unit="vol points")
+    benign_z_score = real("z-score up to which it may be benign.", unit="1")
+    status = choice("Why values are null.", Status)
+    ts_known = instant("Latest receipt of the readings used.")
