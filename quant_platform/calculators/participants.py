@@ -134,7 +134,9 @@ def initial() -> State:
     return State(no_trades(*COLUMNS))
 
 
-def step(state: State, trades: pl.DataFrame, params: ParticipantParams = _DEFAULTS) -> tuple[State, pl.DataFrame]:
+def step(
+    state: State, trades: pl.DataFrame, params: ParticipantParams = _DEFAULTS, *, windows: TradeWindows | None = None
+) -> tuple[State, pl.DataFrame]:
     """Fold a chunk of the signed tape into the state, and return the participants after each interval it touched.
 
     Cutting the tape anywhere changes nothing: of all outputs, the last row per symbol and ts_open is the row of one
@@ -147,6 +149,7 @@ def step(state: State, trades: pl.DataFrame, params: ParticipantParams = _DEFAUL
             by (ts_event, trade_id), than what came of its symbol in earlier chunks. A row is one trade, also on an
             aggTrades tape.
         params: The window and the rules.
+        windows: What `windows_for_hits` gives for this state, these trades and these params, where it was asked.
 
     Returns:
         The next state, and one row per symbol and interval: contract `ParticipantFlow`, sorted by symbol and ts_open,
@@ -157,7 +160,8 @@ def step(state: State, trades: pl.DataFrame, params: ParticipantParams = _DEFAUL
     Raises:
         ValueError: A usable trade has no `ts_recv`.
     """
-    windows = windows_for_hits(state.tail, trades, params.window_trades, params.sample_s, params.institutional)
+    if windows is None:
+        windows = windows_for_hits(state.tail, trades, params.window_trades, params.sample_s, params.institutional)
     values = by_blocks(windows, lambda block: _participants(block, params))
     return State(windows.tail), described(ParticipantFlow, windows, windows.samples.hstack(values))
 

@@ -84,7 +84,12 @@ def initial() -> State:
 
 
 def step(
-    state: State, trades: pl.DataFrame, vpin: pl.DataFrame, params: ToxicityParams = _DEFAULTS
+    state: State,
+    trades: pl.DataFrame,
+    vpin: pl.DataFrame,
+    params: ToxicityParams = _DEFAULTS,
+    *,
+    windows: TradeWindows | None = None,
 ) -> tuple[State, pl.DataFrame]:
     """Fold a chunk of the signed tape into the state, and return the toxicity after each interval that it touched.
 
@@ -100,6 +105,7 @@ def step(
         vpin: What VPIN's fold returned for the same trades and `sample_s`, one row per symbol and interval:
             `symbol ts_open vpin ts_known`. Where a row or its value is missing, the other weights count alone.
         params: The window, the weights and the thresholds.
+        windows: What `windows_for_hits` gives for this state, these trades and these params, where it was asked.
 
     Returns:
         The next state, and one row per symbol and interval: contract `Toxicity`, sorted by symbol and ts_open, over the
@@ -110,7 +116,8 @@ def step(
     Raises:
         ValueError: A usable trade has no `ts_recv`.
     """
-    windows = windows_for_hits(state.tail, trades, params.window_trades, params.sample_s, params.institutional)
+    if windows is None:
+        windows = windows_for_hits(state.tail, trades, params.window_trades, params.sample_s, params.institutional)
     venues = windows.rows.get_column("venue").rle().struct.field("value").unique().drop_nulls().sort().to_list()
     values = by_blocks(windows, lambda block: _ratios(block, params) | _venue_volumes(block, venues))
     known = _vpin_at(windows.samples, vpin)

@@ -134,11 +134,12 @@ class Rows:
         }
         if venues.count(None) < len(venues):
             columns["venue"] = pl.Series("venue", venues, pl.String()).fill_null(columns["venue"])
-        # Column by column: a tuple for each row would have the garbage collector run.
-        for name, dtype in {**self._schema, self._beside: pl.Int64()}.items():
-            if name not in columns:
-                values = list(map(attrgetter(name), objects))
-                columns[name] = pl.Series(name, values, pl.Int64() if dtype.is_temporal() else dtype)
+        wanted = {
+            name: dtype for name, dtype in {**self._schema, self._beside: pl.Int64()}.items() if name not in columns
+        }
+        values = zip(*map(attrgetter(*wanted), objects), strict=True) if objects else ((),) * len(wanted)
+        for (name, dtype), column in zip(wanted.items(), values, strict=True):
+            columns[name] = pl.Series(name, column, pl.Int64() if dtype.is_temporal() else dtype)
         frame = pl.DataFrame([*(columns[name] for name in (*self._schema, self._beside)), code])
         given = dict.fromkeys(("ts_recv", "ts_written"), pl.lit(now_ns))
         given |= dict.fromkeys(("first_trade_id", "last_trade_id"), pl.col("trade_id"))

@@ -157,6 +157,11 @@ class Engine:
         self._has_missed_books: set[str] = set()  # of the session that is on, before the next one
         self._books_missed_to: dict[str, int] = {}  # market time, ns
         self._quotes_missed_to: dict[str, int] = {}  # trade ids
+        of_toxicity, of_participants = (
+            (params.window_trades, params.sample_s, params.institutional)
+            for params in (self._toxicity_params, self._participant_params)
+        )
+        self._one_window = of_toxicity if of_toxicity == of_participants else None
         self._longest_window = max(self._toxicity_params.window_trades, self._participant_params.window_trades)
         self._auctions = Auctions(settings.analytics.closing_auction)
 
@@ -351,9 +356,11 @@ class Engine:
         return {VPIN: replace(state, fold=fold)}, {VPIN: samples}
 
     def _toxicity(self, inputs: Mapping[str, pl.DataFrame]) -> _Stepped:
-        tape = inputs[TAPE]
-        toxic, values = toxicity.step(self._states[TOXICITY], tape, inputs[VPIN], self._toxicity_params)
-        who, flows = participants.step(self._states[PARTICIPANTS], tape, self._participant_params)
+        tape, state, windows = inputs[TAPE], self._states[TOXICITY], None
+        if self._one_window:  # then the tails are the same, too
+            windows = participants.windows_for_hits(state.tail, tape, *self._one_window)
+        toxic, values = toxicity.step(state, tape, inputs[VPIN], self._toxicity_params, windows=windows)
+        who, flows = participants.step(self._states[PARTICIPANTS], tape, self._participant_params, windows=windows)
         return {TOXICITY: toxic, PARTICIPANTS: who}, {TOXICITY: values, PARTICIPANTS: flows}
 
     def _order_book(self, inputs: Mapping[str, pl.DataFrame]) -> _Stepped:
