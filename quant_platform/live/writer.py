@@ -43,6 +43,7 @@ _HISTORIES = {
 }
 _SAY_AGAIN_S = 600.0
 _READ_EVERY_S = 0.1
+_CYCLES_PER_FULL_COLLECTION = 1_200
 _NS = 1_000_000_000
 
 
@@ -59,13 +60,14 @@ def run(settings: Settings, symbols: Sequence[str], stop: threading.Event) -> No
     _LOG.info("serving", symbols=len(symbols), cadence_hz=settings.analytics.cadence_hz)
     gc.disable()  # it would stop a cycle for long: each is followed by its own
     period_s = 1 / settings.analytics.cadence_hz
-    due_s = time.monotonic()
+    due_s, done = time.monotonic(), 0
     while not stop.wait(min(_READ_EVERY_S, max(0.0, due_s - time.monotonic()))):
         if due_s - time.monotonic() > 0:
             writer.read()
             continue
         writer.cycle()
-        gc.collect(1)
+        done += 1
+        gc.collect(1 if done % _CYCLES_PER_FULL_COLLECTION else 2)
         due_s += period_s
         if (late_s := time.monotonic() - due_s) > 0:
             missed = int(late_s // period_s)

@@ -5,17 +5,19 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import redis
 from filelock import FileLock
 
 from quant_platform.settings import Instrument, Settings, load_settings
 from quant_platform.simulation.market import MarketParams, write_archive
+from quant_platform.storage.live_store import Server, connect
 
 DAYS = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -204,3 +206,19 @@ def free_port() -> Callable[[], int]:
 def dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo, after the test, the DAGSTER_HOME that the code under test exports."""
     monkeypatch.setenv("DAGSTER_HOME", "")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Run a Redis server, and return the settings that name it."""
+    settings = Settings(home=tmp_path_factory.mktemp("home"))
+    with Server(settings):
+        yield settings
+
+
+@pytest.fixture
+def client(server: Settings) -> Iterator[redis.Redis]:
+    """Return a client of that server, whose keys are gone."""
+    with connect(server) as client:
+        client.flushall()
+        yield client

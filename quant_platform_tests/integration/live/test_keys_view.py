@@ -5,9 +5,8 @@ import json
 import pytest
 
 from quant_platform.live.keys_view import snapshot
-from quant_platform.settings import Instrument, Settings
-from quant_platform.storage import live_store, redis_keys
-from quant_platform.storage.live_store import Server
+from quant_platform.settings import Instrument
+from quant_platform.storage import redis_keys
 
 NOW_NS = 1_723_118_400_000_000_000
 S = 1_000_000_000
@@ -20,20 +19,6 @@ HEARTBEAT = {
     "overruns": 1,
     "cycle_ms": 12.3456,
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    with Server(settings):
-        yield settings
-
-
-@pytest.fixture
-def client(server):
-    with live_store.connect(server) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from quant_platform.contracts.market import Book, Quote, Trade
 from quant_platform.live import _window_refill
 from quant_platform.live.window import Position, Window
 from quant_platform.settings import Settings
-from quant_platform.storage import live_store
-from quant_platform.storage.live_store import Server
 from quant_platform_tests.streamed import (
     DELAY,
     MS,
@@ -32,20 +30,6 @@ from quant_platform_tests.streamed import (
 LATER = NOON + 3_600_000 * MS  # our clock, an hour after all that is written
 GRACE_S = 0.5
 NOTHING = Position(None, None, None)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    with Server(settings):
-        yield settings
-
-
-@pytest.fixture
-def client(server):
-    with live_store.connect(server) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -26,13 +26,6 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def client(server):
-    with live_store.connect(server) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
 def window(server):
     window = Window(server, ["AAA", "BBB"])
     yield window

@@ -7,25 +7,10 @@ import time
 import pytest
 import redis
 
-from quant_platform.settings import Settings
 from quant_platform.storage import live_store
-from quant_platform.storage.live_store import Batch, Server
+from quant_platform.storage.live_store import Batch
 
 SECRET = b"what the payload says"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    with Server(settings):
-        yield settings
-
-
-@pytest.fixture
-def client(server):
-    with live_store.connect(server) as client:
-        client.flushall()
-        yield client
 
 
 def commands(client):
