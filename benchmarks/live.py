@@ -1,4 +1,4 @@
-"""Claim: the live writer serves 500 symbols at 2 Hz under 20,000 ticks a second: on time, soon, and nothing lost."""
+"""Claim: the live writer serves 500 symbols at 2 Hz under 20,000 ticks a second: on time, soon, and no trade lost."""
 
 import json
 import os
@@ -23,6 +23,7 @@ SECONDS = 300
 _SHARES = {"trades": 0.2, "quotes": 0.5, "depth": 0.3}
 _PIECE_S = 0.1
 _WATCHED = 20
+_STREAM_LENGTH = 1_000
 _POLL_S = 0.025
 _NS = 1_000_000_000
 _FAMILIES = {
@@ -160,7 +161,9 @@ def _told(seen: dict, sent: dict, lost: int, *, symbols: int, rate: int, seconds
         how="One Redis, one publisher of Streams (a fifth trades, half quotes, the rest books), and `qp live` at the "
         f"default intervals, on this machine. A key's time is when a poll, every {1e3 * _POLL_S:.0f} ms, first sees an "
         f"id that is not below the tick's; {len(seen['reached']['vpin']):,} changes of vpin of every "
-        f"{max(1, symbols // _WATCHED)}th symbol were seen. Memory of the writer: {memory[0]:.0f} MiB at the start, "
+        f"{max(1, symbols // _WATCHED)}th symbol were seen. A Stream holds {_STREAM_LENGTH:,} entries, not the "
+        "10,000 of the collector: those of 500 symbols did not fit into 4 GB. "
+        f"Memory of the writer: {memory[0]:.0f} MiB at the start, "
         f"{memory[-1]:.0f} at the end. {sent['count']:,} ticks were published; {seen['malformed']} malformed, "
         f"{seen['errors']} errors of calculators.",
         measurements=rows,
@@ -173,7 +176,7 @@ def _told(seen: dict, sent: dict, lost: int, *, symbols: int, rate: int, seconds
                 goal=0.15,
                 is_more_better=False,
             ),
-            Verdict(claim="symbols that lost a tick", measured=lost, floor=0, goal=0, is_more_better=False),
+            Verdict(claim="symbols that lost a trade", measured=lost, floor=0, goal=0, is_more_better=False),
             Verdict(claim="growth of memory, %", measured=growth, goal=5, is_more_better=False),
         ],
     )
@@ -224,7 +227,9 @@ def _publish(names: list[str], rate: int, log: str) -> None:
             frame = _entries(kind, names, owner, id_, price, now, rng)
             for name_number, line in zip(owner.tolist(), frame, strict=True):
                 key = f"market:{names[name_number]}:{kind}"
-                commands.append(hiredis.pack_command((b"XADD", key, b"MAXLEN", b"~", b"1000", b"*", b"data", line)))
+                commands.append(
+                    hiredis.pack_command((b"XADD", key, b"MAXLEN", b"~", b"%d" % _STREAM_LENGTH, b"*", b"data", line))
+                )
             count += number
             written[kind] = (owner, id_)
         connection.send_packed_command([b"".join(commands)])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -57,6 +57,14 @@ class State:
 
     last: BySymbol
     history: Mapping[str, Array]
+
+    def replaced(self, symbols: Sequence[str], other: Self) -> Self:
+        """Return the state with what another one says of these symbols in the place of its own."""
+        last = self.last.replaced(symbols, other.last)
+        is_kept = ~np.isin(self.history["place"], last.at(symbols))
+        of_place = last.at(list(other.last.places))
+        added = {**other.history, "place": of_place[other.history["place"]]}
+        return type(self)(last, {name: np.append(self.history[name][is_kept], added[name]) for name in added})
 
 
 _DEFAULT = OrderBookParams()
@@ -129,15 +137,6 @@ def step(state: State, books: pl.DataFrame, params: OrderBookParams = _DEFAULT) 
     ).cast(dict.fromkeys(("ts_open", "ts_event", "ts_known"), INSTANT))
     newest = times | flows | {"last_ts": times["ts_event"], "last_tie": sequence.to_numpy()}
     return State(last.changed(places, {name: newest[name][spans.last] for name in LAST}), history), found
-
-
-def replaced(state: State, symbols: Sequence[str], other: State) -> State:
-    """Return the state with what another one says of these symbols in the place of its own, as `states.replaced`."""
-    last = state.last.replaced(symbols, other.last)
-    is_kept = ~np.isin(state.history["place"], last.at(symbols))
-    of_place = last.at(list(other.last.places))
-    added = {**other.history, "place": of_place[other.history["place"]]}
-    return State(last, {name: np.append(state.history[name][is_kept], added[name]) for name in added})
 
 
 def order_book_imbalance(books: pl.DataFrame, params: OrderBookParams = _DEFAULT) -> pl.DataFrame:

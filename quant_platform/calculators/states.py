@@ -6,9 +6,6 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from quant_platform.calculators import order_book
-from quant_platform.calculators._tape import BySymbol
-
 State = TypeVar("State")
 
 
@@ -30,9 +27,7 @@ def replaced(state: State, symbols: Sequence[str], other: State) -> State:
 
 
 def _replaced(state: Any, symbols: Sequence[str], other: Any) -> Any:
-    if isinstance(state, order_book.State):
-        return order_book.replaced(state, symbols, other)
-    if isinstance(state, BySymbol):
+    if hasattr(state, "replaced"):  # it knows how its own parts hang together
         return state.replaced(symbols, other)
     if isinstance(state, pl.DataFrame):
         own = state.filter(~pl.col("symbol").is_in(symbols)) if state.height else state

@@ -75,7 +75,7 @@ def check() -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=KEY.asset_key,
         name=KEY.name,
-        description="The live writer lives, and no calculator has failed in three heartbeats in a row. A sensor asks "
+        description="The live writer lives, and no calculator has failed in three of its turns in a row. A sensor asks "
         "every half minute. A writer that is idle is healthy.",
     )
     def asked(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:

@@ -35,7 +35,7 @@ from quant_platform.feeds._frame_messages import (
     framed,
     is_snapshot,
 )
-from quant_platform.feeds._id_ranges import NOTHING, Array, claimed, greatest
+from quant_platform.feeds.id_ranges import NOTHING, Array, claimed, greatest
 from quant_platform.feeds.recorded import Parsed, RecordedError, Recording, Wanted, files_in
 from quant_platform.feeds.sheet import QUARANTINE, line_text
 

@@ -83,11 +83,19 @@ class Auctions:
         return self._closes_ns[symbol] - int(self._params.window_min * _MINUTE_NS)
 
     def _add_trades(self, trades: pl.DataFrame) -> None:
-        for (symbol,), rows in trades.group_by("symbol"):
-            if symbol in self._closes_ns:
-                in_window = rows.filter(pl.col("ts_event").to_physical() >= self._starts_ns(str(symbol)))
-                self._volume[str(symbol)] += float(in_window["size"].sum())
-                self._see(str(symbol), rows["ts_recv"].max())
+        if not self._closes_ns:
+            return
+        starts = {symbol: self._starts_ns(symbol) for symbol in self._closes_ns}
+        start = pl.col("symbol").replace_strict(starts, default=None, return_dtype=pl.Int64)
+        is_in_window = pl.col("ts_event").to_physical() >= start
+        sums = (
+            trades.filter(start.is_not_null())
+            .group_by("symbol")
+            .agg(volume=pl.col("size").filter(is_in_window).sum(), recv=pl.col("ts_recv").max())
+        )
+        for symbol, volume, received in sums.rows():
+            self._volume[symbol] += volume
+            self._see(symbol, received)
 
     def _see(self, symbol: str, received: object) -> None:
         if isinstance(received, datetime):

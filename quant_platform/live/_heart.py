@@ -37,7 +37,7 @@ class Heart:
         is_running: bool,
         **counts: int | str,
     ) -> None:
-        """Queue the heartbeat; log an error when a count has grown in three heartbeats in a row.
+        """Queue the heartbeat; log an error when a family has failed in three of its turns in a row.
 
         Args:
             batch: Where to.

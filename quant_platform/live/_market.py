@@ -80,7 +80,7 @@ class Market:
             numbers = pl.int_range(1, rows.height + 1) + self.sequences[table]
             self.sequences[table] += rows.height
             fields = rows.with_columns(ts="ts_event", seq=numbers).select(key.fields[1:])
-            entries = fields.write_ndjson().encode().splitlines()
+            entries = redis_keys.json_lines(fields)
             yield Batch.of(key.name(self.wanted.symbol), entries, follows=follows)
             follows = True
 

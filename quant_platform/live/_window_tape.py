@@ -12,7 +12,7 @@ import polars as pl
 
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.market import Trade
-from quant_platform.feeds._id_ranges import NOTHING, claimed
+from quant_platform.feeds.id_ranges import NOTHING, claimed
 from quant_platform.live._window_rows import CODE, Notices
 
 Array = npt.NDArray[Any]

@@ -220,8 +220,9 @@ class Engine:
             return
         left = [_FAILURES]
         missed = self._stepped(family, {**self._families[family].streams, **found}, left)
-        stepped = {symbol for rows in found.values() for symbol in rows["symbol"].unique()}
-        self._failing[family] = self._failing[family] - stepped | missed
+        if missed or self._failing[family]:
+            stepped = {symbol for rows in found.values() for symbol in rows["symbol"].unique()}
+            self._failing[family] = self._failing[family] - stepped | missed
         if missed:
             self.errors[family] += 1
             self._lost[family] |= missed

@@ -5,7 +5,6 @@ from datetime import date as Date  # noqa: N812  # `date` names parameters here
 
 import polars as pl
 import redis
-from polars import selectors
 
 from quant_platform.contracts._schema import contract_of
 from quant_platform.live.keys_view import Snapshot, snapshot
@@ -59,12 +58,12 @@ def rehearsed(settings: Settings, symbol: str, date: Date) -> Snapshot:
 def _publish(client: redis.Redis, key: redis_keys.Key, rows: pl.DataFrame, symbol: str, table: str) -> None:
     if rows.is_empty():
         return
-    ordered = rows.sort(contract_of(table).sorted_by).with_columns(selectors.temporal().to_physical())
+    ordered = rows.sort(contract_of(table).sorted_by)
     fields = ordered.with_columns(
         ts_written=pl.lit(time.time_ns()), ts="ts_event", seq=pl.int_range(1, rows.height + 1)
     ).select(key.fields)
     pipe = client.pipeline(transaction=True)
-    for entry in fields.write_ndjson().encode().splitlines():
+    for entry in redis_keys.json_lines(fields):
         pipe.xadd(key.name(symbol), {redis_keys.STREAM_FIELD: entry}, maxlen=redis_keys.STREAM_LENGTH)
     pipe.expire(key.name(symbol), redis_keys.MARKET_TTL_S)
     pipe.execute()

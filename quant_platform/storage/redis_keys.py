@@ -118,7 +118,7 @@ def encoded(
         seq=pl.lit(numbers, pl.Int64) if isinstance(numbers, int) else numbers,
         has_gap=pl.Series([symbol in has_gap for symbol in symbols], dtype=pl.Boolean),
     ).select(key.fields)
-    return dict(zip(symbols, _json_lines(lines), strict=True))
+    return dict(zip(symbols, json_lines(lines), strict=True))
 
 
 def history_entries(key: Key, rows: pl.DataFrame) -> dict[str, list[bytes]]:
@@ -128,14 +128,15 @@ def history_entries(key: Key, rows: pl.DataFrame) -> dict[str, list[bytes]]:
         key: Of a metric.
         rows: The key's contract; any number of rows a symbol, in the order of time.
     """
-    lines = _json_lines(rows.select(pl.col(key.ts_column).alias("ts"), *key.headlines))
+    lines = json_lines(rows.select(pl.col(key.ts_column).alias("ts"), *key.headlines))
     found: dict[str, list[bytes]] = {}
     for symbol, line in zip(rows[_SYMBOL].to_list(), lines, strict=True):
         found.setdefault(symbol, []).append(line)
     return found
 
 
-def _json_lines(rows: pl.DataFrame) -> list[bytes]:
+def json_lines(rows: pl.DataFrame) -> list[bytes]:
+    """Return each row as one JSON object, times as integer UTC ns."""
     return rows.with_columns(selectors.temporal().to_physical()).write_ndjson().encode().splitlines()
 
 
@@ -305,7 +306,7 @@ HEARTBEAT = Key(
     ttl_s=_HEARTBEAT_TTL_S,
 )
 """`state` is `active` or `idle`; `last_updates` (ns) and `error_counts` go by the names of `update_intervals`; those in
-`failing` have grown in three heartbeats in a row."""
+`failing` have failed in three of their turns in a row."""
 DISCOVERED_BUCKET_SIZE = Key(pattern="discovered:vpin_bucket_size", type=KeyType.STRING, fields=(), ttl_s=None)
 """Written by others, read at a session's open: VPIN's bucket in base units, a number or a map symbol → number."""
 DISCOVERED_CORRELATION = Key(pattern="discovered:correlation_matrix", type=KeyType.STRING, fields=(), ttl_s=None)

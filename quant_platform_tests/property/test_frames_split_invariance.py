@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from quant_platform.contracts._schema import contract_of, validated
 from quant_platform.feeds import frames
-from quant_platform.feeds._id_ranges import NOTHING, claimed
+from quant_platform.feeds.id_ranges import NOTHING, claimed
 from quant_platform.feeds.recorded import Wanted
 
 NOON_MS = 1_723_118_400_000
