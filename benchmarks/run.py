@@ -23,6 +23,9 @@ BENCHMARKS = [
     "capture",
     "landing",
     "near_real_time",
+    "option_greeks",
+    "option_chains",
+    "option_agreement",
     "redis_keys",
     "live",
 ]

@@ -56,14 +56,16 @@ def chain_greeks(chain: pl.DataFrame) -> pl.DataFrame:
     """Return the greeks of each contract of a chain: the venue's where they can be, else the model's.
 
     Args:
-        chain: Contract `OptionChain`, and beside it `rate` and `dividend` of the underlying per year as decimals; any
-            number of underlyings and snapshots, any row order.
+        chain: Contract `OptionChain` with the volatilities, `iv_source` and `iv_status` of
+            `implied_vol.with_volatility`, and beside it `rate` and `dividend` of the underlying per year as decimals;
+            any number of underlyings and snapshots, any row order.
 
     Returns:
         Contract `OptionGreeks`, one row a contract and snapshot, in the order of the chain. The source is the venue
         where its delta has the sign of the type and is within [-1, 1], and its gamma is in (0, 1]; its vega (>= 0) and
         theta then win too where it gives them, turned into units per 1.00 vol and per year. What a venue says of an
         expired contract, or of one with an invalid strike or without a price of the underlying, counts for nothing.
+        Without a volatility the status is why there is none.
     """
     rows = chain.with_columns(
         t_years=years_left(), spot="underlying_price", venue_vega=pl.col("vega"), venue_theta=pl.col("theta")
@@ -87,6 +89,7 @@ def chain_greeks(chain: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit(GreeksSource.VENUE))
         .when(pl.col("status") == Status.OK)
         .then(pl.lit(GreeksSource.MODEL)),
+        status=pl.when(pl.col("status") == Status.INVALID_VOL).then("iv_status").otherwise("status"),
         ts_known="ts_recv",
     ).select(polars_schema(OptionGreeks).names())
 

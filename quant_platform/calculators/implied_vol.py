@@ -7,7 +7,7 @@ import polars as pl
 
 from quant_platform.calculators._european import Options, blocks, european, statuses, years_left
 from quant_platform.calculators._normal import SQRT_2PI, Array, mills
-from quant_platform.contracts.enums import OptionType, Status
+from quant_platform.contracts.enums import GreeksSource, OptionType, Status
 
 LOOKBACK_SESSIONS = 0
 
@@ -18,6 +18,7 @@ _CLOSE = 1e-4  # in the logarithm of a value: a step of fourth order from there 
 _NOISE = 1e-15  # of a value near the forward, which is the difference of two numbers near 1
 _MOST_STEPS = 100
 _PARITY_STRIKES = 5
+_ROW = "row_"
 _FINE, _ABOVE, _BELOW, _WITHOUT = range(4)
 _ABOVE_LINE = (0.0007422685639658671, 0.015746078128234045, -0.016375277307856696, 0.16622625192854232)
 _BELOW_LINE = (0.0008853825937727072, 0.011208004759157165, 0.051672539140778254, -0.09830869347450938, 1.0)
@@ -51,6 +52,76 @@ def implied_vol(options: pl.DataFrame) -> pl.DataFrame:
         (codes == _WITHOUT, Status.NO_TIME_VALUE),
     )
     return options.with_columns(pl.Series("iv", found, nan_to_null=True), statuses(held, np.isfinite(found), *guards))
+
+
+def with_underlying(chain: pl.DataFrame) -> pl.DataFrame:
+    """Return a chain with a price of the underlying: the venue's, else by put–call parity at the contract's expiry.
+
+    Args:
+        chain: Contract `OptionChain`, and beside it `rate` and `dividend` of the underlying per year as decimals.
+
+    Returns:
+        The same rows and columns. The price stays null where there is no forward, as `forwards` says.
+    """
+    lacking = chain.filter(pl.col("underlying_price").is_null())
+    if lacking.is_empty():
+        return chain
+    key = ("symbol", "ts_event", "ts_expiry")
+    found = forwards(lacking).select(*key, "forward")
+    spot = pl.col("forward") * ((pl.col("dividend") - pl.col("rate")) * years_left()).exp()
+    return (
+        chain.join(found, on=key, how="left", maintain_order="left")
+        .with_columns(underlying_price=pl.coalesce("underlying_price", spot))
+        .drop("forward")
+    )
+
+
+def with_volatility(chain: pl.DataFrame) -> pl.DataFrame:
+    """Return a chain with a volatility for each contract: the venue's, else the one that its mid implies.
+
+    Args:
+        chain: Contract `OptionChain`, and beside it `rate` and `dividend` of the underlying per year as decimals.
+
+    Returns:
+        The same rows and columns with `iv` filled, `iv_source` (`venue` where the venue's is finite and above 0,
+        `model` where it follows from the mid, else null, as `iv` then is), and `iv_status`: `ok`, `no_data` without a
+        quote, `one_sided`, `crossed`, or what `implied_vol` says of the mid.
+    """
+    bid, ask, told = pl.col("bid"), pl.col("ask"), pl.col("iv")
+    is_told = ((told > 0) & told.is_finite()).fill_null(value=False)
+    mid = pl.when((bid > 0) & (ask >= bid)).then((bid + ask) / 2)
+    lacking = chain.with_row_index(_ROW).filter(~is_told)
+    implied = implied_vol(
+        lacking.select(
+            _ROW,
+            *("type", "strike", "rate", "dividend"),
+            price=mid,
+            spot="underlying_price",
+            t_years=years_left(),
+        )
+    )
+    is_implied = pl.col("implied").is_not_null()
+    return (
+        chain.with_row_index(_ROW)
+        .join(implied.select(_ROW, implied="iv", why="status"), on=_ROW, how="left", maintain_order="left")
+        .with_columns(
+            iv=pl.when(is_told).then(told).otherwise("implied"),
+            iv_source=pl.when(is_told)
+            .then(pl.lit(GreeksSource.VENUE))
+            .when(is_implied)
+            .then(pl.lit(GreeksSource.MODEL)),
+            iv_status=pl.when(is_told | is_implied)
+            .then(pl.lit(Status.OK))
+            .when(bid.is_null() & ask.is_null())
+            .then(pl.lit(Status.NO_DATA))
+            .when(bid.is_null() | ask.is_null())
+            .then(pl.lit(Status.ONE_SIDED))
+            .when(bid > ask)
+            .then(pl.lit(Status.CROSSED))
+            .otherwise("why"),
+        )
+        .drop(_ROW, "implied", "why")
+    )
 
 
 @np.errstate(all="ignore")  # what cannot be solved ends as NaN, and so as null

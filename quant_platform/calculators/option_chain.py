@@ -145,6 +145,33 @@ def option_chain(snapshots: pl.DataFrame, contracts: pl.DataFrame) -> Chain:
     )
 
 
+def chain_snapshots(chain: pl.DataFrame) -> pl.DataFrame:
+    """Return what is true of each whole snapshot: when it was known, and the price of the underlying.
+
+    Args:
+        chain: `symbol ts_event ts_expiry ts_recv underlying_price` of contract `OptionChain`, receipt filled, and `rate
+            dividend` of the underlying; any number of underlyings and snapshots, any row order.
+
+    Returns:
+        `symbol ts_event ts_known underlying_price rate dividend`, one row a snapshot. Where a venue prices each expiry
+        by a forward of its own, the price is that of the settlement that comes next, the nearest to a spot there is;
+        of several prices told for it, their median.
+    """
+    is_ahead = (pl.col("ts_expiry") > pl.col("ts_event")) & pl.col("underlying_price").is_not_null()
+    spot = (
+        chain.filter(is_ahead)
+        .filter(pl.col("ts_expiry") == pl.col("ts_expiry").min().over(_KEY))
+        .group_by(_KEY)
+        .agg(pl.col("underlying_price").median())
+    )
+    return (
+        chain.group_by(_KEY, maintain_order=True)
+        .agg(pl.col("ts_recv").max().alias("ts_known"), pl.col("rate", "dividend").first())
+        .join(spot, on=_KEY, how="left", maintain_order="left")
+        .select(*_LABELS, "underlying_price", "rate", "dividend")
+    )
+
+
 def run_starts(*keys: Array) -> Array:
     """Return the first row of each run of rows that have the same keys; rows of one key stand together."""
     is_start = np.ones(len(keys[0]), dtype=bool)

@@ -4,31 +4,13 @@ from dataclasses import dataclass, fields
 
 import polars as pl
 
-from quant_platform.contracts._schema import INSTANT
+from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.enums import OptionActivity, OptionFlow, Status
+from quant_platform.contracts.microstructure import UnusualActivity
 
 LOOKBACK_SESSIONS = 0
 
 _KEY = ("symbol", "ts_event")
-_COLUMNS = pl.Schema(
-    {
-        "ts_event": INSTANT,
-        "symbol": pl.String(),
-        "score": pl.Float64(),
-        "classification": pl.String(),
-        "volume_oi_ratio": pl.Float64(),
-        "max_contract_ratio": pl.Float64(),
-        "large_notional_count": pl.Int64(),
-        "high_ratio_count": pl.Int64(),
-        "call_volume": pl.Float64(),
-        "put_volume": pl.Float64(),
-        "dominant_flow": pl.String(),
-        "contracts_used": pl.Int64(),
-        "contracts_skipped": pl.Int64(),
-        "status": pl.String(),
-        "ts_known": INSTANT,
-    }
-)
 _VALUES = (
     "score",
     "volume_oi_ratio",
@@ -112,13 +94,9 @@ def unusual_activity(
         params: Weights and cut-offs.
 
     Returns:
-        One row a snapshot, by symbol and ts_event: `ts_event symbol`, `score` in [0, 1], `classification` (`normal`,
-        `watch`, `elevated`, `extreme`; `absent` without usable contracts; `inactive` without volume),
-        `volume_oi_ratio` of the chain, `max_contract_ratio` and `high_ratio_count` of volume ÷ max(open interest, 1)
-        of each contract, `large_notional_count`, `call_volume` and `put_volume` in contracts, `dominant_flow`
-        (`CALL`, `PUT` or `BALANCED`), `contracts_used contracts_skipped`, `status` (`ok`; `no_data` and
-        `no_valid_contracts` where absent, `zero_volume` where inactive), `ts_known` as given. All values but
-        classification and the counts of contracts are null unless `ok`.
+        Contract `UnusualActivity`, one row a snapshot, by symbol and ts_event. Status: `no_data` and
+        `no_valid_contracts` where the classification is `absent`, `zero_volume` where it is `inactive`, else `ok`; all
+        values but the classification and the counts of contracts are null unless `ok`.
     """
     chains = contracts.lazy().with_columns(_contract(params)).group_by(_KEY).agg(_chain(params))
     is_ok = pl.col("status") == Status.OK
@@ -134,7 +112,7 @@ def unusual_activity(
             classification=pl.when(is_ok).then(_level(params)).otherwise(_without_score()),
         )
         .sort(_KEY)
-        .select(pl.col(name).cast(dtype) for name, dtype in _COLUMNS.items())
+        .select(pl.col(name).cast(dtype) for name, dtype in polars_schema(UnusualActivity).items())
         .collect(engine="in-memory")
     )
 

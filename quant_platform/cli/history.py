@@ -1,10 +1,11 @@
 """Commands about recorded dates: simulate or build them, and look at what there is."""
 
+import math
 import time
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,11 +21,14 @@ from quant_platform.cli.printing import (
     show_rows,
 )
 from quant_platform.cli.progress import progress, unit_progress
-from quant_platform.settings import CAPTURED_FEEDS, SettingsError, load_settings
+from quant_platform.settings import CAPTURED_FEEDS, DESK_CONTRACTS, SettingsError, load_settings
+
+_FIRST_READING_NS = 631_152_000 * 1_000_000_000  # calendars begin in 1990
 
 if TYPE_CHECKING:
     from quant_platform.defs.demo import Demo
     from quant_platform.defs.resources import Platform
+    from quant_platform.live.desk_intake import Ingested
     from quant_platform.pipeline.units import Outcome
     from quant_platform.settings import Settings
 
@@ -61,7 +65,7 @@ def run_demo(settings: "Settings") -> "Demo":
     """Simulate the demo's week and build it, with progress and a summary."""
     from quant_platform.defs import demo as week
 
-    files = len(week.SYMBOLS) * week.DAYS * 2
+    files = len(week.SYMBOLS) * week.DAYS * week.FILES_PER_SYMBOL_DAY
     with progress("Simulating the archive", files, settings.landing) as tell:
         observed: list[Platform] = []
 
@@ -115,12 +119,136 @@ def backfill(
     raise typer.Exit(0 if done.is_ok else 1)
 
 
+@app.command(
+    "ingest-chain", epilog="Example: qp ingest-chain spx_quotedata.csv _SPX.json.gz --symbol SPX; then qp backfill"
+)
+def ingest_chain(
+    files: Annotated[list[Path], typer.Argument(help="Cboe's JSON, or the CSV of its web page; plain or .gz.")],
+    symbol: Annotated[str, typer.Option(help="Whose chain they are.")],
+    as_json: AsJson = False,
+) -> None:
+    """Archive files of Cboe's delayed quotes as snapshots of a symbol's option chain, each under its trading date.
+
+    A file that is no such chain is refused and the others are taken; exit code 1 when any was refused.
+    """
+    from quant_platform.feeds import cboe
+    from quant_platform.live.chain_intake import ingested
+
+    settings = checked_settings()
+    instrument = settings.instrument(symbol)
+    if instrument.chain is None or instrument.chain.feed != cboe.VENUE:
+        raise SettingsError(
+            f"{symbol} has no chain from Cboe: add 'chain: {{feed: cboe, venue_symbol: …}}' to its row under "
+            "'instruments:', with rate and dividend."
+        )
+    done = [ingested(settings, instrument, path) for path in files]
+    blank = None if as_json else ""
+    rows = [{name: blank if value is None else value for name, value in one._asdict().items()} for one in done]
+    show_rows(rows, as_json=as_json, nothing="")
+    raise typer.Exit(1 if any(one.status == "refused" for one in done) else 0)
+
+
+@app.command(
+    "ingest-desk", epilog="Example: qp ingest-desk orders.csv fills.parquet; qp ingest-desk export.csv --mapping broker"
+)
+def ingest_desk(
+    files: Annotated[list[Path], typer.Argument(help="CSV, plain or .gz, or Parquet.")],
+    mapping: Annotated[str, typer.Option(help="Which of feeds.desk.mappings reads them; none for own files.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="decisions, orders or fills; an own file's columns say it when omitted.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take files of the desk's decisions, orders and fills into the landing; `qp backfill` brings them to the lake.
+
+    What was taken before is not taken twice. A file that cannot be used is refused and the others are taken; exit code
+    1 when any was refused. Rows that break a rule are quarantined, and the table says which.
+    """
+    from quant_platform.live.desk_intake import ingested
+
+    settings = checked_settings()
+    own = next((known for known in DESK_CONTRACTS if known == kind), None)
+    if kind and (mapping or own is None):
+        raise SettingsError(f"--kind {kind} must be one of {', '.join(DESK_CONTRACTS)}; a mapping tells its own.")
+    done = [ingested(settings, path, ts_intake=time.time_ns(), mapping=mapping or None, kind=own) for path in files]
+    show_rows([row for one in done for row in _desk_rows(one)], as_json=as_json, nothing="")
+    raise typer.Exit(1 if any(one.receipt is None for one in done) else 0)
+
+
+def _desk_rows(one: "Ingested") -> list[dict[str, Any]]:
+    """Return what was taken of a file by date, and a last row for what is of no date, and why."""
+    from quant_platform.feeds.desk import reason
+
+    blank = {"file": str(one.file), "status": one.status, "kind": "", "date": "", "symbols": "", "rows": 0}
+    if one.receipt is None:
+        return [{**blank, "status": "refused", "quarantined": 0, "why": one.why}]
+    found, by_date = one.receipt, defaultdict(list)
+    blank["kind"] = found.kind
+    for day in found.days:
+        by_date[day.date].append(day)
+    rows = [
+        {
+            **blank,
+            "date": date.isoformat(),
+            "symbols": ", ".join(day.symbol for day in days),
+            "rows": sum(day.rows for day in days),
+            "quarantined": sum(day.quarantined for day in days),
+            "why": "",
+        }
+        for date, days in by_date.items()
+    ]
+    notes = [f"{rule} ({count} rows): {reason(rule)}" for rule, count in found.rules.items()]
+    notes += [f"{found.left_out} rows were left out by the mapping's filter"] if found.left_out else []
+    notes += [f"columns that the contract does not have: {', '.join(found.unread)}"] if found.unread else []
+    if notes or not rows:
+        rows.append({**blank, "quarantined": found.unplaced, "why": "; ".join(notes) or "it has no rows"})
+    return rows
+
+
+@app.command("ingest-vix1d", epilog="Example: qp ingest-vix1d 14.32 --ts 2026-11-20T20:15:00+00:00")
+def ingest_vix1d(
+    value: Annotated[float, typer.Argument(help="In vol points.")],
+    ts: Annotated[
+        str, typer.Option(help="When it was so, ISO 8601, UTC if it tells no offset; now when omitted.")
+    ] = "",
+) -> None:
+    """Put a reading of VIX1D on record by hand, as of the source `manual`.
+
+    A running collector publishes it within seconds where it is the newest one.
+    """
+    from quant_platform.feeds.vix1d_sources import MANUAL, SYMBOL
+    from quant_platform.storage import vix1d_archive
+
+    settings, now = checked_settings(), time.time_ns()
+    if not (math.isfinite(value) and value > 0):
+        raise SettingsError(f"{value} is no reading of {SYMBOL}: it must be a number above 0.")
+    ts_event = _instant_ns(ts) if ts else now
+    if not _FIRST_READING_NS <= ts_event <= now:
+        raise SettingsError(f"--ts {ts} is in the future, or before 1990: name the time of the reading.")
+    date = vix1d_archive.date_of(ts_event)
+    if not vix1d_archive.append(settings.landing, [vix1d_archive.Reading(MANUAL, ts_event, now, value)]):
+        err.print(f"A reading of {MANUAL} at {ts} is on record already, and stays: name another --ts.", highlight=False)
+        raise typer.Exit(1)
+    out.print(f"{SYMBOL} {value} is on record under {date}. `qp backfill` of that date brings it to the lake.")
+
+
+def _instant_ns(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"--ts {text} is no time: write it as 2026-11-20T20:15:00+00:00.") from None
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since // timedelta(microseconds=1)) * 1_000
+
+
 @app.command("list-data", epilog="Example: qp list-data --symbols BTCUSDT --json")
 def list_data(symbols: Symbols = "", as_json: AsJson = False) -> None:
     """Show what the lake holds: dates, rows and bytes by table and symbol."""
+    from quant_platform.pipeline.units import unit_symbols
+
     rows = []
     platform = new_platform()
-    names = set(platform.symbols({"qp/symbols": symbols}))
+    names = set(platform.symbols({"qp/symbols": symbols})) if symbols else unit_symbols(platform.settings)
     by_series: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in platform.engine.ledger.outcomes(symbols=names):
         by_series[outcome.unit.table, outcome.unit.symbol].append(outcome)

@@ -66,7 +66,7 @@ def collect(
     symbols: Symbols = "",
     as_json: AsJson = False,
 ) -> None:
-    """Capture trades, quotes and books from the venues into the landing, until Ctrl-C.
+    """Capture trades, quotes and books from the venues into the landing, and poll option chains, until Ctrl-C.
 
     It never waits for anything but its disk. One collector a symbol: another one says so, and waits.
     """
@@ -81,7 +81,9 @@ def collect(
         raise SettingsError(f"`qp collect {what}` is not known: it is `qp collect`, or `qp collect status`.")
     chosen = [settings.instrument(name.strip()) for name in symbols.split(",") if name.strip()]
     captured = [
-        i for i in chosen or settings.instruments if i.feed in CAPTURED_FEEDS and (chosen or not i.is_simulated)
+        i
+        for i in chosen or settings.instruments
+        if (i.feed in CAPTURED_FEEDS or i.polled_chain) and (chosen or not i.is_simulated)
     ]
     with _market_keys(settings) as publisher:
         code = collector.run(settings, [i.symbol for i in captured], publisher=publisher)
@@ -196,7 +198,10 @@ def replay(
         str, typer.Option(help="How it misbehaves, such as drop=0.01,duplicate=0.01,disconnect_every_s=30.")
     ] = "",
 ) -> None:
-    """Serve a recorded date over the venue's WebSocket and REST protocol, at 127.0.0.1, until Ctrl-C."""
+    """Serve a recorded date over the venue's WebSocket and REST protocol, at 127.0.0.1, until Ctrl-C.
+
+    Option chains of the date are served as Deribit serves them, at /api/v2.
+    """
     from quant_platform.feeds import replay as venue
 
     settings = checked_settings()

@@ -7,11 +7,12 @@ from quant_platform.contracts.enums import DirectionalBias, Exposure, SignConven
 
 
 class GammaExposure(Contract):
-    """Gamma and delta exposure of a snapshot of a chain; no table of the lake.
+    """Gamma and delta exposure of a snapshot of a chain.
 
     One row a strike and expiry, one a strike over all its expiries, and one, without a strike, over all.
     """
 
+    table: ClassVar[str] = "options/gamma_exposure"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "strike", "expiry")
 
     ts_event = instant("Time of the snapshot.")
@@ -59,11 +60,12 @@ class GammaExposure(Contract):
 
 
 class DealerFlow(Contract):
-    """What keeps the holders of a chain hedged as the underlying, volatility and time move; no table of the lake.
+    """What keeps the holders of a chain hedged as the underlying, volatility and time move.
 
     One row an expiry, and one, without an expiry, over all. `_net` counts calls less puts.
     """
 
+    table: ClassVar[str] = "options/dealer_flow"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "expiry")
 
     ts_event = instant("Time of the snapshot.")
@@ -93,11 +95,12 @@ class DealerFlow(Contract):
 
 
 class Skew(Contract):
-    """How much dearer puts are than calls at one |delta|, in volatility; no table of the lake.
+    """How much dearer puts are than calls at one |delta|, in volatility.
 
     One row an expiry, and one, without an expiry, that repeats the nearest expiry with both sides.
     """
 
+    table: ClassVar[str] = "options/skew"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "expiry")
 
     ts_event = instant("Time of the snapshot.")
@@ -117,8 +120,9 @@ class Skew(Contract):
 
 
 class ExposureHistory(Contract):
-    """Where an exposure stands among those of the last snapshots; no table of the lake."""
+    """Where an exposure stands among those of the last snapshots."""
 
+    table: ClassVar[str] = "options/exposure_history"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "exposure")
 
     ts_event = instant("Time of the snapshot.")

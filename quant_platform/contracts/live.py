@@ -27,8 +27,9 @@ class LiveValue(Contract):
 class LiveParity(Contract):
     """Served values against the same folds stepped again over the captured rows; one row a metric.
 
-    A difference is |a - b| ÷ the larger of both, and 1 where one of them is null or a label or count differs. Samples
-    of a metric that is no fold are counted, and not judged.
+    Those of option chains are held against the rows of the snapshot of the same time. A difference is |a - b| ÷ the
+    larger of both, and 1 where one of them is null or a label or count differs. Samples of a metric of which the batch
+    has neither a fold nor rows are counted, and not judged.
     """
 
     table: ClassVar[str] = "live/parity"
@@ -42,7 +43,7 @@ class LiveParity(Contract):
     compared = count("Samples judged: they say that nothing was missing.")
     with_gap = count("Samples that say that trades were missing: not judged.")
     before_open = count("Samples of a value from before the session: not judged.")
-    missing = count("Samples whose last trade, or update of the book, was never captured.")
+    missing = count("Samples whose last trade, update of the book, or snapshot of the chain was never captured.")
     restarts = count("How often `seq` went back.")
     fields = count("Fields compared in a sample, at most.")
     differing = count("Samples judged of which a field differs by more than the tolerance.")
@@ -50,7 +51,7 @@ class LiveParity(Contract):
         "Largest difference to the rows as received; null without any.", unit="1", nullable=True, min=0
     )
     worst_field = text("Where that is.", nullable=True)
-    worst_id = identifier("Trade id, or sequence, of that sample.", nullable=True)
+    worst_id = identifier("Trade id, sequence, or time of the chain's snapshot, of that sample.", nullable=True)
     worst_served = text("What was served there.", nullable=True)
     worst_computed = text("What the folds give there.", nullable=True)
     max_final_difference = real(

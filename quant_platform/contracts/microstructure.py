@@ -3,7 +3,17 @@
 from typing import ClassVar
 
 from quant_platform.contracts._schema import Contract, choice, count, flag, identifier, instant, real, sign, text
-from quant_platform.contracts.enums import AuctionSide, ImbalanceState, Level, Signing, SignRule, Status, VpinMethod
+from quant_platform.contracts.enums import (
+    AuctionSide,
+    ImbalanceState,
+    Level,
+    OptionActivity,
+    OptionFlow,
+    Signing,
+    SignRule,
+    Status,
+    VpinMethod,
+)
 
 
 class SignedTrade(Contract):
@@ -333,3 +343,28 @@ class ClosingImbalance(Contract):
     estimated = flag("True: estimated from the tape and the book; false: published by the exchange.")
     status = choice("Why values are null.", Status)
     ts_known = instant("Latest receipt of what the row used.")
+
+
+class UnusualActivity(Contract):
+    """How unusual the volume of an option chain is against its open interest, one row a snapshot."""
+
+    table: ClassVar[str] = "microstructure/unusual_activity"
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event",)
+
+    ts_event = instant("Time of the snapshot.")
+    symbol = text("The platform's unique name of the underlying.")
+    score = real("Weighted mean of the parts, each full at 1.", unit="1", nullable=True, min=0, max=1)
+    classification = choice("What the score means; without one, why.", OptionActivity)
+    volume_oi_ratio = real("Volume ÷ open interest of the chain.", unit="1", nullable=True, min=0)
+    max_contract_ratio = real(
+        "Volume ÷ max(open interest, 1) of the most active contract.", unit="1", nullable=True, min=0
+    )
+    large_notional_count = count("Contracts whose traded value is large.", nullable=True)
+    high_ratio_count = count("Contracts whose volume is high against their open interest.", nullable=True)
+    call_volume = real("Of calls.", unit="contracts", nullable=True, min=0)
+    put_volume = real("Of puts.", unit="contracts", nullable=True, min=0)
+    dominant_flow = choice("Which side has most of the volume.", OptionFlow, nullable=True)
+    contracts_used = count("Contracts that count.")
+    contracts_skipped = count("Contracts that do not.")
+    status = choice("Why values are null.", Status)
+    ts_known = instant("When the snapshot was known.")

@@ -6,17 +6,18 @@ say why they pass over one.
 
 from typing import ClassVar
 
-from quant_platform.contracts._schema import Contract, choice, day, instant, real, text
+from quant_platform.contracts._schema import Contract, choice, count, day, flag, instant, real, text
 from quant_platform.contracts.enums import GreeksSource, OptionType, Status
 
 
 class OptionChain(Contract):
-    """One contract of a chain at one instant; no table of the lake yet.
+    """One contract of a chain at one instant.
 
     Prices are for one unit of the underlying, and greeks in one unit whatever the venue's: per 1.00 of the underlying,
     per day, per vol point. `multiplier` turns them into those of a contract.
     """
 
+    table: ClassVar[str] = "options/chain"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "contract")
 
     ts_event = instant("When the venue says that the chain stood so.")
@@ -70,20 +71,28 @@ class OptionChain(Contract):
 
 
 class OptionGreeks(Contract):
-    """How the value of one contract of a chain moves, one row a contract and instant; no table of the lake.
+    """How the value of one contract of a chain moves, one row a contract and instant.
 
     The venue's delta, gamma, vega and theta win where it gives a delta and a gamma that can be; the rest, and all where
-    it does not, is Black–Scholes–Merton at the venue's volatility. Per 1.00 of the underlying, of volatility and of the
+    it does not, is Black–Scholes–Merton at `iv`. Per 1.00 of the underlying, of volatility and of the
     rate; theta and charm per year of 365 days that passes. All values are null where the status is not `ok`, but for
-    the venue's own where it is `invalid_vol`.
+    the venue's own where only a volatility is missing.
     """
 
+    table: ClassVar[str] = "options/greeks"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "contract")
 
     ts_event = instant("When the venue says that the chain stood so.")
     symbol = text("The platform's unique name of the underlying.")
     contract = text("The OSI symbol without blanks, or the venue's name of the contract.")
     t_years = real("Time to settlement in years of 365 days; null where it is not known.", unit="years", nullable=True)
+    iv = real(
+        "Volatility that the model takes: the venue's, else what the mid implies.",
+        unit="per year",
+        nullable=True,
+        min_exclusive=0,
+    )
+    iv_source = choice("Whose volatility it is: the venue's, or the model's from the mid.", GreeksSource, nullable=True)
     model_price = real("Value of the model.", unit="quote currency", nullable=True, min=0)
     delta = real("Change of value per underlying.", unit="1", nullable=True, min=-1, max=1)
     gamma = real("Change of delta per underlying.", unit="per unit of price", nullable=True, min=0)
@@ -95,3 +104,35 @@ class OptionGreeks(Contract):
     source = choice("Whose delta and gamma these are; null where there are none.", GreeksSource, nullable=True)
     status = choice("Why values are null.", Status)
     ts_known = instant("Receipt of the chain; null in recordings that do not tell.", nullable=True)
+
+
+class ChainQuality(Contract):
+    """What is wrong with a snapshot of a chain as the venue published it; one row a snapshot."""
+
+    table: ClassVar[str] = "options/chain_quality"
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event",)
+
+    ts_event = instant("Time of the snapshot.")
+    symbol = text("The platform's unique name of the underlying.")
+    contracts = count("Contracts in it.")
+    two_sided = count("Those with a bid and an offer.")
+    one_sided = count("Those with one of them.")
+    without_open_interest = count("Those whose open interest is not told.")
+    crossed = count("Those whose bid is above the offer.")
+    crossed_share = real("Of those with both.", unit="1", nullable=True, min=0, max=1)
+    parity_pairs = count("Strikes where both the call and the put have two quotes that do not cross.")
+    parity_violations = count("Those where the expiry's forward is outside what the quotes leave room for.")
+    parity_share = real("Of those strikes.", unit="1", nullable=True, min=0, max=1)
+    underlying_price = real(
+        "What the venue says, at the next expiry.", unit="quote currency", nullable=True, min_exclusive=0
+    )
+    parity_price = real("What put-call parity says there.", unit="quote currency", nullable=True, min_exclusive=0)
+    underlying_gap = real("The first ÷ the second - 1.", unit="1", nullable=True)
+    open_interest_compared = count("Contracts that the session before listed too.", nullable=True)
+    open_interest_change = real("Their open interest ÷ that of then - 1.", unit="1", nullable=True, min=-1)
+    is_crossed = flag("Whether too many are crossed.")
+    is_parity_broken = flag("Whether too many break parity.")
+    is_underlying_stale = flag("Whether the underlying's price is of another time than the quotes.")
+    is_open_interest_off = flag("Whether open interest jumped.")
+    status = choice("`no_data` where no contract has two quotes.", Status)
+    ts_known = instant("When the snapshot was known.")

@@ -7,12 +7,13 @@ from quant_platform.contracts.enums import Status, VolRegime
 
 
 class VolSurface(Contract):
-    """A slice of the surface as raw SVI, one row a snapshot and settlement; no table of the lake yet.
+    """A slice of the surface as raw SVI, one row a snapshot and settlement.
 
     Total variance `w(k) = a + b (rho (k - m) + sqrt((k - m)² + s²))` at `k = log(strike / forward)`; the implied
     volatility is `sqrt(w / years)`.
     """
 
+    table: ClassVar[str] = "options/vol_surface"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "ts_expiry")
 
     ts_event = instant("When the chain stood so.")
@@ -52,8 +53,9 @@ class VolSurface(Contract):
 
 
 class VarianceStrip(Contract):
-    """The variance that a strip of options prices, one row a snapshot and settlement; no table of the lake yet."""
+    """The variance that a strip of options prices, one row a snapshot and settlement."""
 
+    table: ClassVar[str] = "volatility/variance_strips"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "ts_expiry")
 
     ts_event = instant("When the chain stood so.")
@@ -72,11 +74,12 @@ class VarianceStrip(Contract):
 
 
 class Vix1dProxy(Contract):
-    """A volatility index over a short horizon, from our own strips, one row a snapshot; no table of the lake yet.
+    """A volatility index over a short horizon, from our own strips, one row a snapshot.
 
     The arithmetic is that of the exchange's 30-day index, in calendar time. It is not the exchange's VIX1D.
     """
 
+    table: ClassVar[str] = "volatility/vix1d_proxy"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event",)
 
     ts_event = instant("When the chain stood so.")
@@ -92,8 +95,9 @@ class Vix1dProxy(Contract):
 
 
 class VolIndex(Contract):
-    """A reading of a volatility index, as a source publishes it; no table of the lake yet."""
+    """A reading of a volatility index, as a source publishes it."""
 
+    table: ClassVar[str] = "volatility/vix1d"
     sorted_by: ClassVar[tuple[str, ...]] = ("source", "ts_event")
 
     ts_event = instant("The time that the source gives the reading.")
@@ -104,8 +108,9 @@ class VolIndex(Contract):
 
 
 class VolIndexRegime(Contract):
-    """Where each reading of a volatility index stands in its source's history; no table of the lake yet."""
+    """Where each reading of a volatility index stands in its source's history."""
 
+    table: ClassVar[str] = "volatility/vix1d_regime"
     sorted_by: ClassVar[tuple[str, ...]] = ("source", "ts_event")
 
     ts_event = instant("The time that the source gives the reading.")

@@ -7,7 +7,16 @@ from typing import Any
 import dagster as dg
 
 from quant_platform.defs import jobs, latest_values, live_health, schedules, sensors
-from quant_platform.defs.assets import live, market, marts, microstructure, reports, statistics
+from quant_platform.defs.assets import (
+    live,
+    market,
+    marts,
+    microstructure,
+    options,
+    reports,
+    statistics,
+    volatility,
+)
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import Platform
 from quant_platform.defs.table_asset import table_asset
@@ -39,7 +48,8 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         assets=[
             *(
                 table_asset(spec, partitions)
-                for spec in (*market.TABLES, *microstructure.TABLES, *statistics.TABLES, *live.TABLES)
+                for domain in (market, microstructure, options, volatility, statistics, live)
+                for spec in domain.TABLES
             ),
             marts.dbt_models(),
             reports.daily_market_report(partitions),

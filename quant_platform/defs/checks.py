@@ -5,22 +5,40 @@ Blocking is the ledger's job, not Dagster's: a red blocking check refuses the un
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 
 from quant_platform.contracts.live import LiveParity
-from quant_platform.pipeline import live_values
+from quant_platform.contracts.options import ChainQuality
+from quant_platform.feeds.vix1d import Vix1dParams
+from quant_platform.pipeline import live_values, options, vix1d
 from quant_platform.pipeline.live_parity import TOLERANCE
 from quant_platform.pipeline.units import Outcome, UnitStatus
+from quant_platform.settings import Settings
+from quant_platform.storage import vix1d_archive
 
 CONTRACT = "contract"
 COVERAGE = "coverage"
 TRADE_IDS = "trade_ids"
 GAPS_TABLE = "market/gaps"
 LIVE_PARITY = "live_parity"
+FRESH_SOURCE = "fresh_source"
 _MOST_EVIDENCE = 50
+_CHECK_NAMES = {
+    "is_crossed": "crossed_markets",
+    "is_parity_broken": "put_call_parity",
+    "is_underlying_stale": "stale_underlying",
+    "is_open_interest_off": "open_interest_jumps",
+}
+_OF_CHAINS = {
+    "crossed_markets": "No snapshot has more crossed quotes than analytics.chain_quality.max_crossed_share.",
+    "put_call_parity": "No snapshot breaks put-call parity at more strikes than max_parity_share.",
+    "stale_underlying": "The underlying's price is of the quotes' time: parity agrees within max_underlying_gap.",
+    "open_interest_jumps": "Open interest is that of the session before within max_open_interest_change.",
+}
+"""What `analytics.chain_quality` calls wrong, in every snapshot of the date."""
 
 
 def specs(table: str, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetCheckSpec]:
@@ -31,6 +49,12 @@ def specs(table: str, partitions: dg.PartitionsDefinition[str]) -> list[dg.Asset
     }
     if table == GAPS_TABLE:
         described[TRADE_IDS] = "No trade ids are missing from the tape."
+    if table == ChainQuality.table:
+        described |= _OF_CHAINS
+    if table == vix1d.VIX1D:
+        described[FRESH_SOURCE] = (
+            f"A source of the index gave a reading within {Vix1dParams().max_age_sessions} sessions of the date."
+        )
     if table == LiveParity.table:
         described[LIVE_PARITY] = (
             f"What was served is what the folds give over the captured rows as received, to {TOLERANCE:g}, wherever it "
@@ -57,6 +81,7 @@ def evaluations(
         _contract(outcomes),
         _coverage(day, outcomes, first_dates),
         *([_trade_ids(outcomes)] if table == GAPS_TABLE else []),
+        *([_chain_quality(outcomes, flag) for flag in options.QUALITY_MEASURES] if table == ChainQuality.table else []),
         *([_live_parity(outcomes)] if table == LiveParity.table else []),
     ):
         yield dg.AssetCheckEvaluation(
@@ -68,6 +93,33 @@ def evaluations(
             blocking=False,
             severity=dg.AssetCheckSeverity.ERROR if name in {CONTRACT, LIVE_PARITY} else dg.AssetCheckSeverity.WARN,
         )
+
+
+def fresh_source(settings: Settings, day: date) -> dg.AssetCheckEvaluation:
+    """Return whether some source gave a reading of the volatility index lately, as of a date.
+
+    Dates before the first reading on record pass, and all of them where no source has ever been asked.
+    """
+    asked, last = vix1d_archive.sources(settings.landing), vix1d.newest(settings, day)
+    metadata: dict[str, Any] = {"failures_in_a_row": {name: told.failures for name, told in (asked or {}).items()}}
+    if last:
+        age = vix1d.age_sessions(last, day)
+        told = datetime.fromtimestamp(last.ts_event / 1e9, UTC).isoformat()
+        metadata |= {"last_source": last.source, "last_reading": told, "last_value": last.value, "age_sessions": age}
+        is_fresh = age <= Vix1dParams().max_age_sessions
+    else:
+        metadata["last_source"] = "none: there is no reading of the date or of one before it"
+        is_fresh = vix1d.first_date(settings) is not None
+    is_in_use = bool(asked or vix1d_archive.dates(settings.landing))
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(vix1d.VIX1D.split("/")),
+        check_name=FRESH_SOURCE,
+        passed=is_fresh or not is_in_use,
+        metadata=metadata,
+        partition=day.isoformat(),
+        blocking=False,
+        severity=dg.AssetCheckSeverity.ERROR,
+    )
 
 
 def _contract(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:
@@ -102,6 +154,13 @@ def _coverage(day: date, outcomes: Sequence[Outcome], first_dates: dict[str, dat
 def _trade_ids(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:
     holes = {o.unit.symbol: o.rows for o in outcomes if o.rows}
     return TRADE_IDS, not holes, {"gaps": sum(holes.values()), "gaps_by_symbol": holes}
+
+
+def _chain_quality(outcomes: Sequence[Outcome], flag: str) -> tuple[str, bool, dict[str, Any]]:
+    judged = {o.unit.symbol: json.loads(o.facts[flag]) for o in outcomes if flag in o.facts}
+    wrong = {symbol: found for symbol, found in judged.items() if found["wrong"]}
+    metadata = {"snapshots": sum(found["snapshots"] for found in judged.values()), "by_symbol": judged}
+    return _CHECK_NAMES[flag], not wrong, metadata | {"measure": options.QUALITY_MEASURES[flag]}
 
 
 def _live_parity(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:

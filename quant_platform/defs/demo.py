@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from quant_platform.defs.resources import Platform
 from quant_platform.settings import RecordedFrames, Settings
+from quant_platform.simulation import vix1d
 from quant_platform.simulation.market import MarketParams, write_archive
+from quant_platform.simulation.options import ChainParams, write_chains
 
 if TYPE_CHECKING:
     from quant_platform.defs.backfill import Backfill
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 SYMBOLS = ("SIMBTC", "SIMETH", "SIMSOL")
 FIRST_DATE = date(2024, 3, 4)
 DAYS = 7
+CHAINS = ChainParams(every_s=3_600)
+FILES_PER_SYMBOL_DAY = 3 + 86_400 // CHAINS.every_s
+"""Tape, quotes and depth, and the snapshots of the chain."""
 PARAMS = MarketParams(reference_prices={"SIMBTCUSDT": 60_000.0, "SIMETHUSDT": 2_600.0, "SIMSOLUSDT": 150.0})
 
 
@@ -47,10 +52,21 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
     dates = [FIRST_DATE + timedelta(days=n) for n in range(DAYS)]
     started = time.perf_counter()
     platform = Platform(settings)
-    with ThreadPoolExecutor(1) as side:
-        simulation = side.submit(
-            write_archive, root, instruments=instruments, dates=dates, params=PARAMS, on_file=on_file
+
+    def simulate() -> None:
+        write_archive(root, instruments=instruments, dates=dates, params=PARAMS, on_file=on_file)
+        write_chains(
+            settings.simulated_chains,
+            instruments=instruments,
+            dates=dates,
+            market=PARAMS,
+            params=CHAINS,
+            on_file=on_file,
         )
+        vix1d.write_history(settings.simulated_vix1d, dates=dates)
+
+    with ThreadPoolExecutor(1) as side:
+        simulation = side.submit(simulate)
         # Dagster and dbt take seconds to import on one core; the simulation leaves room beside it.
         import dagster_dbt  # noqa: F401  # used by the definitions
         import dbt.cli.main  # noqa: F401  # used by the dbt step

@@ -95,7 +95,8 @@ def _commands(settings: Settings, replay: Replay | None) -> dict[str, list[str]]
     }
     qp = str(bin_folder / "qp")
     if replay is None:
-        symbols = [i.symbol for i in settings.instruments if i.feed in CAPTURED_FEEDS and not i.is_simulated]
+        heard = [i for i in settings.instruments if i.feed in CAPTURED_FEEDS or i.polled_chain]
+        symbols = [i.symbol for i in heard if not i.is_simulated]
         names = ["--symbols", ",".join(symbols)]
         return commands | ({"collector": [qp, "collect", *names], "live": [qp, "live", *names]} if symbols else {})
     names = ["--symbols", ",".join(replay.symbols)]
@@ -112,10 +113,17 @@ def _venues(settings: Settings, replay: Replay | None) -> dict[str, str]:
     """Return the environment in which the children find the venues: at the replay, where there is one."""
     if replay is None:
         return {}
+    address = f"{HOST}:{settings.ui.replay_port}"
     return {
-        f"QP_FEEDS__{feed.upper()}__{kind.upper()}_URL": f"{scheme}://{HOST}:{settings.ui.replay_port}/{path}"
+        f"QP_FEEDS__{feed.upper()}__{kind.upper()}_URL": f"{scheme}://{address}/{path}"
         for feed, path in (("binance_usdm", "usdm"), ("binance_spot", "spot"))
         for kind, scheme in (("ws", "ws"), ("rest", "http"))
+    } | {
+        "QP_FEEDS__DERIBIT__REST_URL": f"http://{address}/api/v2",
+        # What is of today is not of a replayed market: its chains are not there, and nobody is asked for VIX1D.
+        "QP_FEEDS__CBOE__CHAINS_URL": f"http://{address}/cboe",
+        "QP_FEEDS__CBOE__VIX1D_URL": "",
+        "QP_FEEDS__VIX1D__YAHOO_URL": "",
     }
 
 

@@ -16,7 +16,8 @@ from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.plots import Plot
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.recipes import RECIPES
-from quant_platform.pipeline.units import Outcome, UnitStatus
+from quant_platform.pipeline.units import Outcome, UnitStatus, unit_symbols
+from quant_platform.pipeline.vix1d import VIX1D
 
 POOL = "lake"
 # A plot costs more than the event that carries it: a range run draws its newest date, which the asset's page shows.
@@ -76,7 +77,7 @@ def table_asset(spec: TableAsset, partitions: dg.DailyPartitionsDefinition) -> d
         if key not in context.selected_asset_keys:  # somebody asked for the checks alone
             on_disk, first_dates = _ledger_view(platform, spec.table, dates)
             for day in dates:
-                yield from checks.evaluations(spec.table, day, on_disk[day], first_dates)
+                yield from _evaluations(platform, spec.table, day, on_disk[day], first_dates)
             return
         outcomes = platform.engine.run(
             spec.table,
@@ -117,7 +118,7 @@ def reported(
         for day in dates:
             context.add_asset_metadata(metadata[day], asset_key=key, partition_key=day.isoformat())
     for day in dates:
-        yield from checks.evaluations(spec.table, day, on_disk[day], first_dates)
+        yield from _evaluations(platform, spec.table, day, on_disk[day], first_dates)
     if unsound:
         for day, facts in metadata.items():
             context.log_event(dg.AssetMaterialization(asset_key=key, partition=day.isoformat(), metadata=facts))
@@ -129,6 +130,14 @@ def reported(
             allow_retries=any(outcome.status is UnitStatus.FAILED for outcome in unsound),
         )
     yield dg.MaterializeResult(asset_key=key)
+
+
+def _evaluations(
+    platform: Platform, table: str, day: date, outcomes: Sequence[Outcome], first_dates: dict[str, date]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    yield from checks.evaluations(table, day, outcomes, first_dates)
+    if table == VIX1D:
+        yield checks.fresh_source(platform.settings, day)
 
 
 def _progress(context: dg.AssetExecutionContext, platform: Platform) -> Callable[[Outcome], None]:
@@ -149,9 +158,9 @@ def _progress(context: dg.AssetExecutionContext, platform: Platform) -> Callable
 def _ledger_view(
     platform: Platform, table: str, dates: Sequence[date]
 ) -> tuple[dict[date, list[Outcome]], dict[str, date]]:
-    configured = set(platform.settings.assumed_latency_ms)
+    known = unit_symbols(platform.settings)
     on_disk: dict[date, list[Outcome]] = {day: [] for day in dates}
-    for outcome in platform.engine.ledger.outcomes(table, symbols=configured, start=min(dates), end=max(dates)):
+    for outcome in platform.engine.ledger.outcomes(table, symbols=known, start=min(dates), end=max(dates)):
         if outcome.unit.date in on_disk:
             on_disk[outcome.unit.date].append(outcome)
     return on_disk, platform.engine.ledger.first_dates(table)

@@ -12,6 +12,8 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from quant_platform.feeds import _replay_rest as rest
+from quant_platform.feeds._replay_chains import ROOT as CHAINS
+from quant_platform.feeds._replay_chains import Chains, Moved
 from quant_platform.feeds._replay_client import Client
 from quant_platform.feeds._replay_timeline import KEYS_PER_MARKET
 from quant_platform.feeds._replay_venue import VENUES, Replay
@@ -24,10 +26,11 @@ class Door:
 
     Args:
         replay: The venue behind it.
+        chains: The option chains of the date.
     """
 
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
+    def __init__(self, replay: Replay, chains: Chains) -> None:
+        self._replay, self._chains = replay, chains
         self._random = random.Random(f"{replay.faults.seed}:rest")  # noqa: S311  # faults, not secrets
 
     async def connected(self, socket: ServerConnection) -> None:
@@ -77,23 +80,37 @@ class Door:
         is_socket = path.split("/")[0] in {"ws", "stream"}
         if venue and is_socket and request.headers.get("Upgrade", "").lower() == "websocket":
             return None
-        root = rest.ROOTS[venue].strip("/") + "/" if venue else ""
-        if not venue or not path.startswith(root):
+        root = CHAINS if parts.path.startswith(CHAINS) else f"/{prefix}{rest.ROOTS[venue]}" if venue else None
+        if root is None or not parts.path.startswith(root):
             return _response(rest.Answer(404, {"code": -5000, "msg": f"Path {parts.path} is invalid."}))
+        if fault := self._fault():
+            return fault
+        method, query = parts.path.removeprefix(root), dict(parse_qsl(parts.query))
+        if venue is None:
+            return _response(await self._of_chains(method, query))
+        question = rest.Asked(venue, method, query, bool(request.headers.get("X-MBX-APIKEY")))
+        return _response(await self._of_market(question))
+
+    def _fault(self) -> Response | None:
         faults, chance = self._replay.faults, self._random.random()
         for status, share in ((429, faults.rest_429_share), (500, faults.rest_500_share)):
             if chance < share:
                 self._replay.counted[f"rest_{status}"] += 1
                 return _response(rest.Answer(status, {"code": -1003, "msg": "A fault of the replay."}), retry_after_s=1)
             chance -= share
-        markets = {m.venue_symbol: m for m in self._replay.markets if m.venue == venue}
-        question = rest.Asked(
-            venue, path.removeprefix(root), dict(parse_qsl(parts.query)), bool(request.headers.get("X-MBX-APIKEY"))
-        )
+        return None
+
+    async def _of_market(self, question: rest.Asked) -> rest.Answer:
+        markets = {m.venue_symbol: m for m in self._replay.markets if m.venue == question.venue}
         until, venue_ms = self._replay.made_until(), self._replay.venue_ns() // _MS_NS
         if question.method == "depth":  # it reads what the event loop writes
-            return _response(rest.answer(question, markets, made_until=until, venue_ms=venue_ms))
-        return _response(await asyncio.to_thread(rest.answer, question, markets, made_until=until, venue_ms=venue_ms))
+            return rest.answer(question, markets, made_until=until, venue_ms=venue_ms)
+        return await asyncio.to_thread(rest.answer, question, markets, made_until=until, venue_ms=venue_ms)
+
+    async def _of_chains(self, method: str, query: dict[str, str]) -> rest.Answer:
+        at_ns, shift_ns = self._replay.recorded_at()
+        moved = Moved.by(shift_ns)
+        return await asyncio.to_thread(self._chains.answer, method, query, at_ns=at_ns, moved=moved)
 
 
 def _response(answer: rest.Answer, retry_after_s: int | None = None) -> Response:

@@ -1,6 +1,7 @@
 """The replayed venue itself: its clock, what it sends to whom, and what it counts. Sockets and HTTP are `replay`'s."""
 
 import asyncio
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -93,6 +94,7 @@ class Replay:
         # With the clock `now` the present goes on while the first messages are read.
         self._began_s = asyncio.get_running_loop().time() if clock == "now" else None
         self._sent, self._noted, self.counted = Counter[int](), Counter[tuple[int, int]](), Counter[str]()
+        self._passes = [0]  # how much later than the recording its messages are, round by round
         self._blocks = self._rounds()
         self._block: Block | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -144,10 +146,19 @@ class Replay:
             return self._position
         return self._origin + int((asyncio.get_running_loop().time() - self._began_s) * self._speed * 1e9)
 
+    def recorded_at(self) -> tuple[int, int]:
+        """Return where the market is in the recording, whichever time it is played, and what times are shifted by."""
+        until = self.made_until()
+        later = self._passes[max(bisect_right(self._passes, until - self._origin) - 1, 0)]
+        return until - later, self._ahead_ns + later
+
     def venue_ns(self) -> int:
         """Return what the venue's clock says."""
-        ahead = self._started_ns - self._origin if self._clock == "now" else 0
-        return self.made_until() + ahead
+        return self.made_until() + self._ahead_ns
+
+    @property
+    def _ahead_ns(self) -> int:
+        return self._started_ns - self._origin if self._clock == "now" else 0
 
     async def load(self) -> None:
         """Read the first messages.
@@ -205,6 +216,7 @@ class Replay:
                 )
                 for one, first_id in zip(played, self._first_ids, strict=True)
             ]
+            self._passes.append(played[0].shift.at_ns)
 
     async def _send(self, block: Block) -> None:
         loop = asyncio.get_running_loop()

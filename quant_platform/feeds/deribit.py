@@ -8,7 +8,6 @@ per vol point, theta per day, and amounts in coins; one contract is one coin. It
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
@@ -29,20 +28,13 @@ from quant_platform.feeds.option_chain import (
 )
 from quant_platform.feeds.recorded import Parsed
 from quant_platform.feeds.sheet import LINE, named
+from quant_platform.storage.chain_archive import Answer
 
 VENUE = "deribit"
 _Ms = Annotated[float, msgspec.Meta(gt=0, lt=1e13)]  # up to the year 2286
 
 _MULTIPLIER = 1.0
 _SETTLES_AT = dt.time(8)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The body of an answer, and its address or file."""
-
-    content: bytes
-    source: str
 
 
 class _List(msgspec.Struct):

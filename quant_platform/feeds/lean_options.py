@@ -8,15 +8,18 @@ vol point, theta per day.
 """
 
 import datetime as dt
+import gzip
 import re
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from quant_platform.contracts._schema import INSTANT
+from quant_platform.contracts.options import OptionChain
 from quant_platform.feeds import osi
 from quant_platform.feeds.option_chain import (
     ChainError,
@@ -27,7 +30,7 @@ from quant_platform.feeds.option_chain import (
     numbers,
     parted,
 )
-from quant_platform.feeds.recorded import Parsed, dollars, midnight_ns, take_out, within
+from quant_platform.feeds.recorded import Parsed, Recording, dollars, files_in, midnight_ns, take_out, within
 from quant_platform.feeds.sheet import LINE, inflated, line_text
 
 VENUE = "recorded_lean"
@@ -76,6 +79,85 @@ _UNIVERSE_HEADER = (
     "#expiry,strike,right,open,high,low,close,volume,open_interest,implied_volatility,delta,gamma,vega,theta,rho"
 )
 _GREEKS = ("delta", "gamma", "vega", "theta")
+
+
+def find(folder: Path, venue_symbol: str, date: dt.date) -> Recording | None:
+    """Return the files of an underlying's options on a date; None where the folder has none.
+
+    Args:
+        folder: Lean's data folder, the one that holds `option` and `indexoption`; or one where the same files lie flat,
+            the underlying's name before theirs.
+        venue_symbol: The underlying's name there, in any case.
+        date: New York's.
+
+    Raises:
+        RecordedError: There is no such folder.
+    """
+    flat, name, day = files_in(folder), venue_symbol.lower(), f"{date:%Y%m%d}"
+    for kind, underlying in (("option", "equity"), ("indexoption", "index")):
+        minutes, spots = (folder / tree / "usa" / "minute" / name for tree in (kind, underlying))
+        own = [path for what in _FIGURES for path in sorted(minutes.glob(f"{day}_{what}_*.zip"))]
+        if own:
+            return Recording(own=(*own, *sorted(spots.glob(f"{day}_trade.zip"))))
+        universe = folder / kind / "usa" / "universes" / name / f"{day}.csv"
+        if universe.is_file():
+            return Recording(own=(universe,))
+    own = [path for what in _FIGURES for path in flat if path.name.startswith(f"{name}_{day}_{what}_")]
+    own += [path for path in flat if own and path.name == f"und_{name}_{day}_trade.zip"]
+    own = own or [path for path in flat if path.name.startswith(f"universe_{name}_{day}.csv")]
+    return Recording(own=tuple(own)) if own else None
+
+
+def read_day(recording: Recording, *, symbol: str, venue_symbol: str, date: dt.date) -> Parsed:
+    """Return the snapshots of a date: of minutes the state at each half hour, of a universe the close.
+
+    Args:
+        recording: What `find` returned.
+        symbol: The platform's name of the underlying.
+        venue_symbol: What `find` was asked for.
+        date: What `find` was asked for.
+
+    Raises:
+        ChainError: A file cannot be read: nothing is used.
+    """
+    (first, *_), files = recording.own, {}
+    if ".csv" in first.suffixes:
+        content = gzip.decompress(first.read_bytes()) if first.suffix == ".gz" else first.read_bytes()
+        return read_universe(content, first.name, symbol=symbol, root=venue_symbol.upper(), date=date)
+    for path in recording.own:
+        files[next((kind for kind in _FIGURES if f"_{kind}_" in path.name), "underlying")] = path
+    if "quote" not in files:
+        raise ChainError(f"{first} has no zip of quotes beside it. Nothing was loaded. Copy it there.")
+    minutes = read_minutes(
+        files["quote"],
+        files.get("trade"),
+        files.get("openinterest"),
+        files.get("underlying"),
+        underlying_scale=INDEX if "_european" in files["quote"].name else EQUITY,
+        symbol=symbol,
+        date=date,
+    )
+    return replace(minutes, rows=standing(minutes.rows))
+
+
+def standing(minutes: pl.DataFrame) -> pl.DataFrame:
+    """Return whole snapshots from rows of what changed: each contract as it stood at each half hour.
+
+    Args:
+        minutes: Contract `OptionChain`, a row where a contract was quoted or traded.
+
+    Returns:
+        The same columns, by `ts_event` and contract; a contract is there from its first row on.
+    """
+    times = minutes.select(pl.col("ts_event").dt.offset_by("-1ns").dt.truncate("30m").dt.offset_by("30m")).unique()
+    states = minutes.select("contract").unique().join(times, how="cross").sort("ts_event")
+    found = states.join_asof(
+        minutes.with_columns(ts_changed="ts_event").sort("ts_event"),
+        on="ts_event",
+        by="contract",
+        check_sortedness=False,
+    )
+    return found.filter(pl.col("ts_changed").is_not_null()).select(minutes.columns).sort(OptionChain.sorted_by)
 
 
 def read_minutes(

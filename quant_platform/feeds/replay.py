@@ -1,7 +1,8 @@
-"""`qp replay`: a server that looks like Binance to a client, on 127.0.0.1, and plays a recorded date.
+"""`qp replay`: a server that looks like the venues to a client, on 127.0.0.1, and plays a recorded date.
 
 One port serves `ws://…/usdm`, `ws://…/spot` (`/stream?streams=…`, `/ws/<stream>`, SUBSCRIBE and the like) and the REST
-of both venues (`http://…/usdm/fapi/v1/…`, `http://…/spot/api/v3/…`: ping, time, depth, aggTrades, historicalTrades).
+of both venues (`http://…/usdm/fapi/v1/…`, `http://…/spot/api/v3/…`: ping, time, depth, aggTrades, historicalTrades),
+and Deribit's of the archived option chains (`http://…/api/v2/public/…`: see `_replay_chains`).
 `GET /replay/status` tells what was sent and which faults were done. What a recording holds that is no message of a
 stream is not replayed.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from websockets.asyncio.server import serve
 
+from quant_platform.feeds._replay_chains import Chains
 from quant_platform.feeds._replay_door import Door
 from quant_platform.feeds._replay_faults import Faults
 from quant_platform.feeds._replay_market import Market
@@ -153,14 +155,16 @@ async def serving(
             started_ns=now_ns(),
         )
         await replay.load()
-        door = Door(replay)
+        chains = await asyncio.to_thread(Chains, settings, [settings.instrument(name) for name in symbols], day)
+        door = Door(replay, chains)
         async with serve(
             door.connected, HOST, port, process_request=door.asked, compression=None, close_timeout=_CLOSE_S
         ) as server:
             replay.port = next(iter(server.sockets)).getsockname()[1]
             names = ", ".join(replay.names)
             base = f"{HOST}:{replay.port}"
-            say(f"{day} of {names} is played at ws://{base} and http://{base}. Ctrl-C stops it.")
+            options = f", option chains of {', '.join(chains.paths)}" if chains.paths else ""
+            say(f"{day} of {names}{options} is played at ws://{base} and http://{base}. Ctrl-C stops it.")
             replay.playing = asyncio.create_task(replay.play(say))
             try:
                 yield replay

@@ -8,7 +8,7 @@ import polars as pl
 from msgspec import Meta
 
 from quant_platform.calculators.cross_asset import PAYLOADS
-from quant_platform.settings import METRIC_INTERVALS, Settings
+from quant_platform.settings import METRIC_INTERVALS, POLLED_FEEDS, ListedOptions, Settings
 from quant_platform.storage import redis_keys
 from quant_platform.storage.redis_keys import Key
 
@@ -21,15 +21,15 @@ _Instant = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class _Family:
-    """Keys of one kind, one a symbol, and which of `PAYLOADS` their payloads hold."""
+    """Keys of one kind, one a symbol, and which of `PAYLOADS` their payloads hold, some by another name."""
 
-    def __init__(self, key: Key, *fields: str) -> None:
+    def __init__(self, key: Key, *fields: str, **renamed: str) -> None:
         self.key = key
-        self.fields = fields
+        self.fields = {name: name for name in fields} | renamed
         times: list[Any] = [(name, _Instant) for name in ("ts", "ts_written")]
         if not key.metric:  # who writes a market of his own may leave them out
             times = [(name, kind | None, None) for name, kind in times]
-        values: list[Any] = [(name, _TYPES[PAYLOADS[name]] | None) for name in fields]
+        values: list[Any] = [(told, _TYPES[PAYLOADS[name]] | None) for name, told in self.fields.items()]
         self.decode = msgspec.json.Decoder(msgspec.defstruct("Payload", [*times, *values], kw_only=True)).decode
 
 
@@ -38,8 +38,16 @@ _FAMILIES = (
     _Family(redis_keys.TOXICITY, "toxicity_adjusted", "toxicity_adjusted_level"),
     _Family(redis_keys.INSTITUTIONAL_FLOW, "institutional_notional_share", "institutional_net_notional"),
     _Family(redis_keys.RETAIL_FLOW, "retail_notional_share", "unclassified_notional_share", "retail_net_notional"),
+    _Family(redis_keys.GEX, "gex_gross", "gex_net"),
+    _Family(redis_keys.DEX, "dex_gross", "dex_net"),
+    _Family(redis_keys.VANNA, vanna_notional="vanna_notional_per_vol_pt"),
+    _Family(redis_keys.CHARM, charm_notional="charm_notional_per_day"),
+    _Family(redis_keys.HEDGING_IMPACT, hedging_notional="notional_per_pct_move"),
     _Family(redis_keys.TICKER, "volume"),
 )
+_OF_CHAINS = frozenset(redis_keys.OPTION_METRICS)
+_DELAY_S = {"cboe": 900.0}
+_RECORDED_EVERY_S = 60.0
 
 
 class Found(NamedTuple):
@@ -60,10 +68,18 @@ class Payloads:
     """The payloads of some symbols; `names` are their keys, in the order in which `found` wants what they hold."""
 
     def __init__(self, settings: Settings, symbols: Sequence[str]) -> None:
-        self.names = [family.key.name(symbol) for family in _FAMILIES for symbol in symbols]
         self._symbols = list(symbols)
-        self._sectors = [settings.instrument(symbol).sector for symbol in symbols]
+        instruments = [settings.instrument(symbol) for symbol in symbols]
+        self._sectors = [instrument.sector for instrument in instruments]
         self._settings = settings.analytics
+        chains = {place: _chain_age_s(settings, one.chain) for place, one in enumerate(instruments) if one.chain}
+        trades = dict.fromkeys(range(len(symbols)), settings.analytics.max_age_s.trades)
+        self._asked = [
+            (family, place, int(age_s * _SECOND_NS))
+            for family in _FAMILIES
+            for place, age_s in (chains if family.key in _OF_CHAINS else trades).items()
+        ]
+        self.names = [family.key.name(symbols[place]) for family, place, _ in self._asked]
 
     def found(self, raws: Sequence[bytes | None], now_ns: int, market_ns: int) -> Found:
         """Return what is neither malformed nor too old.
@@ -82,24 +98,22 @@ class Payloads:
         is_known = [False] * count
         columns: dict[str, list[Any]] = {name: [None] * count for name in _SCHEMA}
         columns |= {"symbol": self._symbols, "sector": self._sectors}
-        ts_from = market_ns - int(self._settings.max_age_s.trades * _SECOND_NS)
-        for number, family in enumerate(_FAMILIES):
-            written_from = self._written_from(family.key, now_ns)
-            for place, raw in enumerate(raws[number * count : (number + 1) * count]):
-                if raw is None:
-                    continue
-                try:
-                    payload: Any = family.decode(raw)
-                except (ValueError, RecursionError):
-                    malformed.append(self.names[number * count + place])
-                    continue
-                if _is_before(payload.ts, ts_from) or _is_before(payload.ts_written, written_from):
-                    stale += 1
-                    continue
-                is_known[place] = True
-                for name in family.fields:
-                    columns[name][place] = getattr(payload, name)
-                columns["ts_event"][place] = max(payload.ts or 0, columns["ts_event"][place] or 0) or None
+        written_from = {family: self._written_from(family.key, now_ns) for family in _FAMILIES}
+        for name, raw, (family, place, age_ns) in zip(self.names, raws, self._asked, strict=True):
+            if raw is None:
+                continue
+            try:
+                payload: Any = family.decode(raw)
+            except (ValueError, RecursionError):
+                malformed.append(name)
+                continue
+            if _is_before(payload.ts, market_ns - age_ns) or _is_before(payload.ts_written, written_from[family]):
+                stale += 1
+                continue
+            is_known[place] = True
+            for column, field in family.fields.items():
+                columns[column][place] = getattr(payload, field)
+            columns["ts_event"][place] = max(payload.ts or 0, columns["ts_event"][place] or 0) or None
         rows = pl.DataFrame(columns, schema=_SCHEMA).filter(pl.Series(is_known, dtype=pl.Boolean)).cast(PAYLOADS)
         return Found(rows, malformed, stale)
 
@@ -112,3 +126,10 @@ class Payloads:
 
 def _is_before(ns: int | None, limit: int) -> bool:
     return ns is not None and ns < limit
+
+
+def _chain_age_s(settings: Settings, chain: ListedOptions) -> float:
+    own = settings.analytics.max_age_s.chain
+    is_polled = chain.feed in POLLED_FEEDS
+    poll_s: float = getattr(settings.feeds, chain.feed).poll_s if is_polled else _RECORDED_EVERY_S
+    return own or 2 * poll_s + _DELAY_S.get(chain.feed, 0.0)

@@ -29,7 +29,12 @@ class StatusFile:
                 path.unlink(missing_ok=True)
 
     def state(
-        self, channels: Sequence[Channel], waiting: Sequence[str], errors: dict[str, str], now_s: float
+        self,
+        channels: Sequence[Channel],
+        waiting: Sequence[str],
+        errors: dict[str, str],
+        now_s: float,
+        chains: dict[str, dict[str, Any]],
     ) -> dict[str, Any]:
         """Return what is to be told.
 
@@ -38,6 +43,7 @@ class StatusFile:
             waiting: Those that another process holds.
             errors: By symbol, why its lines are not on disk.
             now_s: The loop's time; messages a second are counted from the last call.
+            chains: By symbol, how the polling of its chain fares.
         """
         passed_s = now_s - self._written_s if self._written_s is not None else 0.0
         symbols = {}
@@ -66,6 +72,7 @@ class StatusFile:
             "pid": os.getpid(),
             "ts_started": self._ts_started,
             "symbols": symbols,
+            "chains": chains,
             "waiting": list(waiting),
         }
 

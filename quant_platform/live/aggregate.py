@@ -30,7 +30,16 @@ _FLOW_MIX = {
     "unclassified": "unclassified_notional_share",
 }
 _OF_SECTORS = {"institutional_net_notional", "institutional_net_count", "retail_net_notional", "retail_net_count"}
+_VIX1D = redis_keys.VIX1D.name()
+
 _TOTALS = [name for name in polars_schema(PortfolioTotals) if name not in {"sector", "ts_event", *_FLOW_MIX.values()}]
+
+
+class _Index(msgspec.Struct):
+    value: float | None
+
+
+_index = msgspec.json.Decoder(_Index).decode
 
 
 class Aggregator:
@@ -80,7 +89,7 @@ class Aggregator:
         ranges = self._closes.ranges(is_due=is_correlated and self._closes.is_loaded)
         pipe = client.pipeline(transaction=False)
         if names:
-            pipe.mget(names)
+            pipe.mget([*names, _VIX1D])
         if is_correlated:
             pipe.get(DISCOVERED)
         for name, first, last in ranges:
@@ -89,7 +98,8 @@ class Aggregator:
             return
         answers = deque(pipe.execute(raise_on_error=False))
         if names:
-            self._sum(_value(answers.popleft(), []), batch, now_ns, market_ns)
+            *raws, index = _value(answers.popleft(), [None] * (len(names) + 1))
+            self._sum(raws, index, batch, now_ns, market_ns)
         discovered = _value(answers.popleft(), b"") if is_correlated else None
         if ranges:
             lists = [_value(answer, [b""]) for answer in answers]  # of another type: no bar
@@ -100,7 +110,9 @@ class Aggregator:
                 correlated, discovered, self._symbols, self._closes.grid, self._params, market_ns
             )
 
-    def _sum(self, raws: Sequence[bytes | None], batch: Batch, now_ns: int, market_ns: int) -> None:
+    def _sum(
+        self, raws: Sequence[bytes | None], index: bytes | None, batch: Batch, now_ns: int, market_ns: int
+    ) -> None:
         """Add the totals that are owed, where there is anything to sum."""
         found = self._payloads.found(raws, now_ns, market_ns)
         self.counts["stale"] += found.stale
@@ -116,13 +128,23 @@ class Aggregator:
         whole, *sectors = rows.to_dicts()
         if "portfolio" in owed:
             by_sector = {row["sector"]: _totals(row) for row in sectors}
-            # No feed of the volatility index yet.
-            fields = _totals(whole, without=_OF_SECTORS) | {"vix1d": None, "by_sector": by_sector}
+            fields = _totals(whole, without=_OF_SECTORS) | {"vix1d": self._level(index), "by_sector": by_sector}
             self._set(batch, redis_keys.PORTFOLIO.name(), now_ns, whole["ts_event"], msgspec.json.encode(fields))
         for row in sectors if "sectors" in owed else []:
             fields = {"sector": row["sector"]} | _totals(row)
             name = redis_keys.SECTOR.name(sector=row["sector"])
             self._set(batch, name, now_ns, row["ts_event"], msgspec.json.encode(fields))
+
+    def _level(self, index: bytes | None) -> float | None:
+        """Return what the key of the volatility index says."""
+        malformed = []
+        level = None
+        try:
+            level = _index(index).value if index else None
+        except (ValueError, RecursionError):
+            malformed = [_VIX1D]
+        self._note([_VIX1D], malformed)
+        return level
 
     def _add_correlated(self, batch: Batch, now_ns: int) -> None:
         """Add the correlations that have been computed since they were due."""

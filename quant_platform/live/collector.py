@@ -2,7 +2,8 @@
 
 One task reads each connection and gives every message to its symbol's channel, which keeps the order and drops what it
 has. Every `capture.flush_s` a thread makes the new lines of each symbol durable. Requests over REST run beside that.
-Nothing is ever waited for but the disk, and for that only when too much is waiting for it.
+Nothing is ever waited for but the disk, and for that only when too much is waiting for it. Option chains are polled by
+`chains`.
 """
 
 import asyncio
@@ -21,11 +22,12 @@ from websockets.exceptions import InvalidURI
 from quant_platform.feeds import binance
 from quant_platform.feeds.binance_rest import Rest
 from quant_platform.feeds.binance_stream import Streams
-from quant_platform.live import _log, _status
+from quant_platform.live import _log, _status, vix1d
 from quant_platform.live._channel import Channel
 from quant_platform.live._refill import fill_holes, keep_snapshots
 from quant_platform.live._sink import Sink
-from quant_platform.settings import Instrument, Settings, SettingsError
+from quant_platform.live.chains import Poller
+from quant_platform.settings import POLLED_FEEDS, Instrument, Settings, SettingsError
 from quant_platform.storage.landing import LeaseHeldError
 
 _MOST_BYTES_WAITING = 64 << 20
@@ -101,7 +103,8 @@ def status(settings: Settings) -> list[dict[str, Any]]:
     Each has `pid`, `ts_started` (ns), `waiting` (symbols that another process holds) and `symbols`: by name `feed`,
     `ts_event` and `ts_recv` of the last message (ns), `lag_ms` between them (negative where our clock is behind the
     venue's: `is_clock_behind`), `messages`, `messages_per_s`, `last_trade_id`, `open_gaps` (ranges of trade ids),
-    `duplicates`, `undecodable`, `reconnects`, `bytes_buffered` and `disk_error`; null where there is none yet.
+    `duplicates`, `undecodable`, `reconnects`, `bytes_buffered` and `disk_error`; null where there is none yet. And
+    `chains`: by name, what `chains.Poller.state` tells.
     """
     return _status.read(settings.landing)
 
@@ -169,13 +172,15 @@ class _Collector:
     ) -> None:
         self._settings, self._say, self._publisher = settings, say, publisher
         instruments = [settings.instrument(symbol) for symbol in dict.fromkeys(symbols)]
-        interval_ms = settings.capture.depth_interval_ms
-        self._streams = {i.symbol: binance.streams(i, depth_interval_ms=interval_ms) for i in instruments}
         if not instruments:
             raise SettingsError(
-                f"There is nothing to capture: no instrument's 'feed:' is {' or '.join(binance.VENUES)}, "
-                "or none was named."
+                f"There is nothing to capture: no instrument's 'feed:' is {' or '.join(binance.VENUES)} or its "
+                f"'chain: {{feed: …}}' {' or '.join(POLLED_FEEDS)}, or none was named."
             )
+        self._chains = Poller(settings, [i for i in instruments if i.polled_chain])
+        instruments = [i for i in instruments if i.feed in binance.VENUES or not i.polled_chain]
+        interval_ms = settings.capture.depth_interval_ms
+        self._streams = {i.symbol: binance.streams(i, depth_interval_ms=interval_ms) for i in instruments}
         wire_names = [(i.feed, i.venue_symbol) for i in instruments]
         if twice := [i.symbol for i in instruments if wire_names.count((i.feed, i.venue_symbol)) > 1]:
             raise SettingsError(f"{' and '.join(twice)} are the same market: capture one of them.")
@@ -199,6 +204,8 @@ class _Collector:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_outlived_by(landing))
                     group.create_task(self._report())
+                    group.create_task(self._chains.run())
+                    group.create_task(vix1d.keep(self._settings))
                     group.create_task(self._begin(group))
             finally:
                 self._is_stopping.set()
@@ -208,6 +215,8 @@ class _Collector:
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
         """Start what can be started together; the rest follows when its lease is free."""
+        if polled := self._chains.state():
+            self._say(f"Polling the option chains of {', '.join(polled)}.")
         opened = await asyncio.gather(*(self._opened(instrument) for instrument in self._instruments))
         self._start(group, [channel for channel in opened if channel])
         for instrument, channel in zip(self._instruments, opened, strict=True):
@@ -297,7 +306,7 @@ class _Collector:
         loop, is_written = asyncio.get_running_loop(), True
         while True:
             channels = [channel for channel, _ in self._sinks.values()]
-            state = self._status.state(channels, self._waiting, self._errors, loop.time())
+            state = self._status.state(channels, self._waiting, self._errors, loop.time(), self._chains.state())
             try:
                 await asyncio.to_thread(self._status.write, state)
                 is_written = True

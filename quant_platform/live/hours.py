@@ -8,6 +8,7 @@ from quant_platform.pipeline.sessions import ALWAYS_OPEN, Session, local_session
 from quant_platform.settings import Instrument, Settings
 
 _LONGEST_CLOSE_DAYS = 30
+_QUOTED_AROUND_S = 1_800
 _NS = 1_000_000_000
 
 
@@ -42,6 +43,18 @@ def served_from(settings: Settings, instrument: Instrument, market_ns: int) -> S
         if window and now < window.end:
             return Served(day, int(window.start.timestamp()) * _NS, int(window.end.timestamp()) * _NS)
     raise ValueError(f"The calendar {instrument.calendar} has no session within a month of {now:%Y-%m-%d}.")
+
+
+def is_quoted(settings: Settings, instrument: Instrument, now_ns: int) -> bool:
+    """Return whether quotes may change: in the hours of `served_from`, and half an hour before and after.
+
+    Delayed quotes go on after the close; outside these hours a venue tells the same again and again.
+    """
+    around_ns = _QUOTED_AROUND_S * _NS
+    return any(
+        served_from(settings, instrument, at_ns).start_ns <= at_ns
+        for at_ns in (now_ns, now_ns + around_ns, now_ns - around_ns)
+    )
 
 
 @cache

@@ -17,6 +17,7 @@ from quant_platform.storage.redis_keys import Key, KeyType
 
 NONE = "–"
 _KEYS = (*redis_keys.MARKET_KEYS, *redis_keys.METRICS)
+_OF_OPTIONS = (redis_keys.OPTION_CHAIN, *redis_keys.OPTION_METRICS)
 _ALWAYS_OPEN = "24/7"
 _SIDES = {1: "buy", -1: "sell", 0: "none"}
 _WHOLE_FROM = 1_000
@@ -67,7 +68,7 @@ def heartbeat(client: redis.Redis, now_ns: int) -> Heartbeat:
 
 
 def snapshot(client: redis.Redis, instrument: Instrument, now_ns: int) -> Snapshot:
-    """Return the market and analytics keys of a symbol, in one round trip.
+    """Return the market and analytics keys of a symbol, and those of its options if it has any, in one round trip.
 
     Args:
         client: Of the Redis that holds them.
@@ -78,8 +79,9 @@ def snapshot(client: redis.Redis, instrument: Instrument, now_ns: int) -> Snapsh
         redis.RedisError: Redis was not reached.
     """
     pipe = client.pipeline(transaction=False)
-    names = [key.name(instrument.symbol) for key in _KEYS]
-    for key, name in zip(_KEYS, names, strict=True):
+    keys = (*_KEYS, *_OF_OPTIONS) if instrument.chain else _KEYS
+    names = [key.name(instrument.symbol) for key in keys]
+    for key, name in zip(keys, names, strict=True):
         match key.type:
             case KeyType.STREAM:
                 pipe.xrevrange(name, count=1)
@@ -92,12 +94,18 @@ def snapshot(client: redis.Redis, instrument: Instrument, now_ns: int) -> Snapsh
     *answers, beat = pipe.execute(raise_on_error=False)
     heartbeat = _payload(beat)
     found = dict(zip(names, zip(answers[::2], answers[1::2], strict=True), strict=True))
-    is_heard = any(answer for key, (answer, _) in zip(_KEYS, found.values(), strict=True) if not key.metric)
+    heard = {key: bool(answer) for key, (answer, _) in zip(keys, found.values(), strict=True)}
+    is_heard = any(heard[key] for key in redis_keys.MARKET_KEYS)
+    has_chain = heard.get(redis_keys.OPTION_CHAIN, False)
     rows = [
         _row(key, name, *found[name], now_ns)
         if found[name][0]
-        else Row(name, is_there=False, says=_why_missing(key, instrument, heartbeat, is_heard=is_heard))
-        for key, name in zip(_KEYS, names, strict=True)
+        else Row(
+            name,
+            is_there=False,
+            says=_why_missing(key, instrument, heartbeat, is_heard=has_chain if key in _OF_OPTIONS else is_heard),
+        )
+        for key, name in zip(keys, names, strict=True)
     ]
     return Snapshot(rows, _writer(heartbeat, now_ns))
 
@@ -134,7 +142,7 @@ def _says(key: Key, payload: Mapping[str, Any]) -> str:
     # What is null says why: once for each status that a payload has.
     parts += [payload[name] for name in ("status", "depth_status") if payload.get(name, Status.OK) != Status.OK]
     parts += ["not warm"] if payload.get("is_warm") is False else []
-    parts += ["trades are missing"] if payload.get("has_gap") else []
+    parts += [f"{'contracts' if key in _OF_OPTIONS else 'trades'} are missing"] if payload.get("has_gap") else []
     return " · ".join(map(str, parts))
 
 
@@ -175,14 +183,20 @@ def _why_missing(key: Key, instrument: Instrument, heartbeat: Mapping[str, Any] 
     if key is redis_keys.MOC and instrument.calendar == _ALWAYS_OPEN:
         return "none for a 24/7 symbol"
     if not key.metric:
-        return "nothing has come yet" if is_heard else "the collector is not running, or does not capture this symbol"
+        return _why_silent(key, is_heard=is_heard)
     if not _is_running(heartbeat):
         return "the writer is not running"
     if errors := _of(heartbeat, "error_counts").get(METRIC_INTERVALS[key.metric]):
         return f"its calculator has failed {errors} times"
     if not is_heard:
-        return "its market is not heard"
+        return "there is no chain" if key in _OF_OPTIONS else "its market is not heard"
     return "not computed yet, symbols are being opened" if heartbeat.get("opening_symbols") else "not computed yet"
+
+
+def _why_silent(key: Key, *, is_heard: bool) -> str:
+    if key is redis_keys.OPTION_CHAIN:
+        return "no chain has come: its feed is not polled, or does not answer"
+    return "nothing has come yet" if is_heard else "the collector is not running, or does not capture this symbol"
 
 
 def _writer(heartbeat: Mapping[str, Any] | None, now_ns: int) -> str:

@@ -1,19 +1,24 @@
-"""The live keys of a date that lies in the lake: its last rows as a collector would publish them, served once."""
+"""The live keys of a date that lies in the lake: its last rows and its last chain, published anew and served once."""
 
 import time
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 
 import polars as pl
 import redis
+import structlog
 
 from quant_platform.contracts._schema import contract_of
+from quant_platform.feeds import chain_payload, chain_snapshot
+from quant_platform.feeds.option_chain import ChainError
 from quant_platform.live.keys_view import Snapshot, snapshot
 from quant_platform.live.writer import Writer
-from quant_platform.settings import Settings
-from quant_platform.storage import redis_keys
+from quant_platform.pipeline import options
+from quant_platform.settings import POLLED_FEEDS, Settings
+from quant_platform.storage import chain_archive, redis_keys
 from quant_platform.storage.lake import Lake
 from quant_platform.storage.live_store import Server, connect
 
+_LOG = structlog.get_logger()
 _STREAMS = {
     "market/trades": redis_keys.TRADES,
     "market/quotes": redis_keys.QUOTES,
@@ -41,6 +46,8 @@ def rehearsed(settings: Settings, symbol: str, date: Date) -> Snapshot:
     with Server(settings), connect(settings) as client:
         for table, key in _STREAMS.items():
             _publish(client, key, lake.scan(table, [symbol], date, date).tail(_ROWS).collect(), symbol, table)
+        if _publish_chain(settings, client, symbol, date):
+            wanted |= {key.name(symbol) for key in redis_keys.OPTION_METRICS}
         writer = Writer(settings, [symbol])
         try:
             deadline = time.monotonic() + _LONGEST_S
@@ -67,3 +74,22 @@ def _publish(client: redis.Redis, key: redis_keys.Key, rows: pl.DataFrame, symbo
         pipe.xadd(key.name(symbol), {redis_keys.STREAM_FIELD: entry}, maxlen=redis_keys.STREAM_LENGTH)
     pipe.expire(key.name(symbol), redis_keys.MARKET_TTL_S)
     pipe.execute()
+
+
+def _publish_chain(settings: Settings, client: redis.Redis, symbol: str, date: Date) -> bool:
+    """Write the newest archived chain of a date; return whether there is one that can be used."""
+    instrument = settings.instrument(symbol)
+    if instrument.chain is None or instrument.chain.feed not in POLLED_FEEDS:
+        return False
+    paths = options.archived_day(settings, instrument, date)
+    if not paths:
+        return False
+    try:
+        rows = chain_snapshot.rows_of(instrument.chain.feed, chain_archive.read(paths[-1]), symbol=symbol).rows
+    except (ChainError, chain_archive.UnreadableSnapshotError) as error:
+        _LOG.warning("the newest chain is not shown", path=str(paths[-1]), error=str(error))
+        return False
+    if rows.height:
+        payload = chain_payload.encoded(rows, ts_written=time.time_ns(), seq=1)
+        client.set(redis_keys.OPTION_CHAIN.name(symbol), payload, ex=redis_keys.OPTION_CHAIN.ttl_s)
+    return rows.height > 0

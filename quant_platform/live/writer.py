@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 
@@ -18,13 +18,14 @@ import polars as pl
 import redis
 import structlog
 
-from quant_platform.live import _log, opening
+from quant_platform.live import _log, opening, options
 from quant_platform.live._heart import Heart
 from quant_platform.live._places import Places
 from quant_platform.live.aggregate import Aggregator
 from quant_platform.live.archive import Archive
 from quant_platform.live.engine import KEYS, Engine
 from quant_platform.live.opening import Opened
+from quant_platform.live.options import OptionMetrics
 from quant_platform.live.window import Chunk, Window
 from quant_platform.pipeline.order_flow import hidden_order_params, toxicity_params
 from quant_platform.settings import Settings, masked
@@ -87,6 +88,7 @@ class Writer:
         self._engines = [Engine(settings, members) for members in _alike(settings, self._symbols)]
         lake = Lake(settings.lake_uri, assumed_latency_ms=settings.assumed_latency_ms)
         self._places = Places(settings, self._window, self._engines, partial(_opened, settings, lake))
+        self._options = OptionMetrics(settings, self._symbols)
         self._aggregator = Aggregator(settings, self._symbols)
         self._archive = Archive(settings)
         self._client: redis.Redis | None = None
@@ -101,12 +103,13 @@ class Writer:
         self.heart = Heart(settings, time.time_ns())
 
     def read(self) -> None:
-        """Read what has come, so that the next cycle finds less to read."""
+        """Read what has come, and compute a chain, so that the next cycle finds less to do."""
         if self._client is not None:
             try:
                 self._window.read(self._client)
             except redis.RedisError as error:
                 self._lose(error)
+        self._options.advance()
 
     def cycle(self) -> None:
         """Read, step and write once. Whatever is wrong with Redis or a calculator, the next cycle goes on."""
@@ -119,6 +122,7 @@ class Writer:
             gone = self._without_history(self._client) if self._is_lost else []
             market_ns = self._step(now_ns, batch)
             self._write(now_ns, batch)
+            self._serve_options(self._client, market_ns, now_ns, batch)
             due = [name for name in _AGGREGATES if self._is_lost or self._is_due(name, 0)]
             self._aggregator.add(due, self._client, batch, now_ns, max(market_ns.values(), default=0))
             self.heart.last_updates.update(dict.fromkeys(due, now_ns))
@@ -141,6 +145,7 @@ class Writer:
     def close(self) -> None:
         """Say in a last heartbeat that the writer has ended, and end its threads."""
         self._places.stop()
+        self._options.stop()
         self._window.close()
         self._archive.stop()
         if self._client is None:
@@ -219,6 +224,21 @@ class Writer:
             for table, metrics in _HISTORIES.items():
                 self._extend_histories(metrics, engine.closed(table), batch)
 
+    def _serve_options(self, client: redis.Redis, market_ns: Mapping[str, int], now_ns: int, batch: Batch) -> None:
+        """Read the chains whose turn it is, and write what they and the new ones say."""
+        symbols, served = self._options.symbols, self._options
+        turns = {family: symbols if self._is_lost else self._turn(family, symbols) for family in options.KEYS}
+        served.step(client, turns, market_ns)
+        self._tried |= served.failed
+        for family, keys in options.KEYS.items():
+            if heard := served.heard(family, turns[family]):
+                self._tried.add(family)
+                for key in keys:
+                    self._show(key, served.shown(key, heard), served.with_gap(), now_ns, batch)
+                if family not in served.failed:
+                    self.heart.last_updates[family] = now_ns
+        served.add_histories(batch, is_lost=self._is_lost)
+
     def _show(self, key: Key, rows: pl.DataFrame, missed: set[str], now_ns: int, batch: Batch) -> None:
         """Write the rows that a key shows, and hand a sample of them to the archive."""
         analytics, sequences = self._settings.analytics, self._sequences[key]
@@ -231,7 +251,7 @@ class Writer:
         due = {s: payload for s, payload in payloads.items() if abs(now_ns - archived.get(s, 0)) >= every_ns}
         if due:
             archived.update(dict.fromkeys(due, now_ns))
-            self._archive.put(self._places.dates(), key, due)
+            self._archive.put(self._options.dates() | self._places.dates(), key, due)
 
     def _restore_history(self, opened: Opened, batch: Batch) -> None:
         """Write a symbol's histories as the lake has them, but for the newest row, which is not closed."""
@@ -268,9 +288,12 @@ class Writer:
     def _beat(self, batch: Batch, now_ns: int, *, is_running: bool) -> None:
         counts = self._places.counts()
         errors: Counter[str] = Counter()
-        for found in (self._aggregator.errors, *(engine.errors for engine in self._engines)):
+        for found in (self._aggregator.errors, self._options.errors, *(engine.errors for engine in self._engines)):
             errors.update(found)
-        is_idle = counts["idle_symbols"] > 0 and not any(self._places.open(engine) for engine in self._engines)
+        # Of a symbol that has no tape, its chain tells the hours.
+        counts["idle_symbols"] += sum(self._window.market_ns(s) is None for s in self._options.out_of_hours())
+        is_served = self._options.is_any_heard() or any(self._places.open(engine) for engine in self._engines)
+        is_idle = counts["idle_symbols"] > 0 and not is_served
         self.heart.beat(
             batch,
             errors,
@@ -278,7 +301,7 @@ class Writer:
             now_ns,
             is_running=is_running,
             state="idle" if is_idle else "active",
-            malformed=self._window.counts["malformed"] + self._aggregator.counts["malformed"],
+            malformed=self._window.counts["malformed"] + self._aggregator.counts["malformed"] + self._options.malformed,
             **counts,
         )
         self._tried.clear()

@@ -43,11 +43,12 @@ from quant_platform.pipeline.units import (
     Work,
     contract_check,
     outcome_on_disk,
+    unit_symbols,
     usable_hash,
 )
 from quant_platform.settings import Settings
 from quant_platform.storage import quarantine
-from quant_platform.storage.lake import Lake, metadata_json
+from quant_platform.storage.lake import ALL_SYMBOLS, Lake, metadata_json
 
 # Measured: decoded columns and their working copies take about this many bytes for each byte on disk.
 _MEMORY_PER_LAKE_BYTE = 40
@@ -107,7 +108,7 @@ class Engine:
 
         Args:
             table: Such as `market/bars_1s`.
-            symbols: Which instruments.
+            symbols: Which instruments; a cross-symbol table has one unit a date, whatever they are.
             dates: Which trading dates.
             is_forced: Build again also what is up to date.
             closed_before: Captured dates whose sessions ended by then are closed; None closes none.
@@ -118,7 +119,8 @@ class Engine:
         """
         for symbol in symbols:
             self.settings.instrument(symbol)
-        units = [Unit(table, symbol, date) for date in dates for symbol in symbols]
+        names = [ALL_SYMBOLS] if RECIPES[table].is_cross_symbol else symbols
+        units = [Unit(table, symbol, date) for date in dates for symbol in names]
         if not units:
             return []
         known = self._known(units)
@@ -146,10 +148,9 @@ class Engine:
 
     def stale(self, start: Date | None = None, end: Date | None = None) -> list[Unit]:
         """Return the symbol-days whose inputs, parameters or code have changed since they were built."""
-        configured = set(self.settings.assumed_latency_ms)
         built = [
             outcome
-            for outcome in self.ledger.outcomes(symbols=configured, start=start, end=end)
+            for outcome in self.ledger.outcomes(symbols=unit_symbols(self.settings), start=start, end=end)
             if outcome.key and outcome.unit.table in RECIPES
         ]
         known = self._known([outcome.unit for outcome in built])

@@ -3,6 +3,8 @@
 What a fold says after a trade does not depend on where its tape was cut, so it is cut at the samples alone. The rows as
 received are all but the late: those that were not there when the first sample after them was served. Where a late trade
 has come by the next sample that says it lacks nothing, the writer opened the symbol anew, and so do the folds here.
+
+What is served of option chains is held against the rows of the snapshot of the same time.
 """
 
 import json
@@ -21,6 +23,7 @@ from quant_platform.contracts._schema import INSTANT, contract_of, empty, polars
 from quant_platform.contracts.live import LiveParity, LiveValue
 from quant_platform.contracts.market import Book, Quote, Trade
 from quant_platform.contracts.microstructure import HiddenOrder, OrderBookImbalance, SignedTrade, Sweep, Vpin
+from quant_platform.pipeline.option_keys import OF_WHOLE_CHAINS
 from quant_platform.pipeline.units import Fold, Recipe, Work
 from quant_platform.storage import redis_keys
 
@@ -30,6 +33,7 @@ TOLERANCE = 1e-9
 """Served and computed values are equal up to here, relative to the larger of both."""
 
 _TABLES = {key.metric: key.contract.table for key in redis_keys.METRICS if key.contract}
+_OF_OPTIONS = {key.metric: key.contract.table for key in redis_keys.OPTION_METRICS if key.contract}
 _BOOK, _HIDDEN = OrderBookImbalance.table, HiddenOrder.table
 _IDS = {_BOOK: "sequence", _HIDDEN: "trade_id"}
 _LAST_TRADE = "last_trade_id"
@@ -82,7 +86,8 @@ def parity(work: Work, recipes: Mapping[str, Recipe]) -> pl.DataFrame:
         part = sound.filter(pl.col("opening") == opening)
         found[opening] = folds.rows_at(part, folds.signed(received), received.quotes)
     judged = pl.concat([trades, books]).join(sound.select("line", "opening"), on="line", how="left")
-    others = samples.filter(pl.col("table").is_null())
+    others, rows_of_options = _on_options(samples.filter(pl.col("table").is_null()), work)
+    found[_FINAL] |= rows_of_options
     metrics = [
         _judged(part.sort("line"), found, work)
         for part in pl.concat([judged, others], how="diagonal").partition_by("metric")
@@ -115,6 +120,27 @@ def _on(samples: pl.DataFrame, rows: pl.DataFrame, name: str) -> pl.DataFrame:
     places = rows.select(pl.col("ts_event").to_physical().alias("ts_at"), tape_id=tape_id, id=name)
     places = places.with_row_index("place").unique("id", keep="last")
     return samples.join(places, on="id", how="left")
+
+
+def _on_options(samples: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, dict[tuple[str, int], Row]]:
+    """Return the samples with the table that they show, where the date has any of it, and its rows by table and time.
+
+    Zero gammas are told apart in one way only, as a list and as text: the nearest stands for them.
+    """
+    found: dict[tuple[str, int], Row] = {}
+    for table in sorted({_OF_OPTIONS[metric] for metric in samples["metric"].unique() if metric in _OF_OPTIONS}):
+        rows = work.today(table).filter(OF_WHOLE_CHAINS[table]).drop("zero_gammas", strict=False)
+        physical = rows.with_columns(selectors.date().cast(pl.String), selectors.datetime().to_physical()).collect()
+        found |= {(table, row["ts_event"]): row for row in physical.to_dicts()}
+    built = {table for table, _ in found}
+    shown = {metric: table for metric, table in _OF_OPTIONS.items() if table in built}
+    tables = [shown.get(metric) for metric in samples["metric"]]
+    is_found = [key in found for key in zip(tables, samples["ts_event"], strict=True)]
+    return samples.with_columns(
+        pl.Series("table", tables, pl.String),
+        pl.Series("place", [0 if is_there else None for is_there in is_found], pl.UInt32),
+        id="ts_event",
+    ), found
 
 
 def _integers(times: pl.Series) -> Array:
@@ -293,13 +319,13 @@ def _by_id(table: str, tails: list[pl.DataFrame]) -> dict[tuple[str, int], Row]:
 def _judged(samples: pl.DataFrame, found: Mapping[int, Mapping[tuple[str, int], Row]], work: Work) -> dict[str, Any]:
     """Return what is told of one metric."""
     metric, table = samples["metric"][0], samples["table"][0]
-    is_fold = table is not None
-    columns = polars_schema(contract_of(table)).names() if is_fold else []
-    missing = samples.filter(pl.col("place").is_null() & ~pl.col("is_early")) if is_fold else samples.clear()
+    has_rows = table is not None
+    columns = polars_schema(contract_of(table)).names() if has_rows else []
+    missing = samples.filter(pl.col("place").is_null() & ~pl.col("is_early")) if has_rows else samples.clear()
     worst: _Worst | None = None
     final: _Worst | None = None
     counts = {"compared": 0, "differing": 0, "fields": 0}
-    for sample in _placed(samples).to_dicts() if is_fold else ():
+    for sample in _placed(samples).to_dicts() if has_rows else ():
         key, served = (table, sample["id"]), json.loads(sample["payload"])
         told = served.keys() - _NOT_VALUES
         fields = [name for name in columns if name in told]
@@ -319,7 +345,7 @@ def _judged(samples: pl.DataFrame, found: Mapping[int, Mapping[tuple[str, int], 
         "metric": metric,
         "samples": samples.height,
         **counts,
-        "with_gap": _placed(samples)["has_gap"].sum() if is_fold else 0,
+        "with_gap": _placed(samples)["has_gap"].sum() if has_rows else 0,
         "before_open": samples["is_early"].sum(),
         "missing": missing.height,
         "restarts": (samples["seq"].diff() < 0).sum(),

@@ -1,4 +1,4 @@
-"""Recipes of `live/*`: the archived sample of what the live writer served, and its parity with the batch's folds."""
+"""Recipes of `live/*`: the archived sample of what the live writer served, and its parity with the batch."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import polars as pl
 
 from quant_platform.contracts._schema import INSTANT, empty, polars_schema, split
 from quant_platform.contracts.live import LiveParity, LiveValue
-from quant_platform.pipeline import live_parity
+from quant_platform.pipeline import live_parity, option_keys
 from quant_platform.pipeline.order_flow import ORDER_FLOW
 from quant_platform.pipeline.units import Built, Fold, Input, Recipe, Source, Work
 from quant_platform.settings import Settings
@@ -115,7 +115,11 @@ LIVE = (
         LiveParity.table,
         _parity,
         ("quant_platform.pipeline.live_parity", "quant_platform.pipeline.order_flow"),
-        (Input(LiveValue.table), *_warm_up()),
+        (
+            Input(LiveValue.table),
+            *_warm_up(),
+            *(Input(table, is_optional=True) for table in option_keys.TABLES),
+        ),
         parameters=_parity_parameters,
     ),
 )

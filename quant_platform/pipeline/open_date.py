@@ -68,7 +68,7 @@ def is_open(work: Work, closed_before: datetime | None) -> bool:
         closed_before: Sessions that ended by then are to be closed; None closes none.
     """
     table, symbol, date = work.unit
-    if work.session is None or work.lake.path(*work.unit).is_file():
+    if work.recipe.is_cross_symbol or work.session is None or work.lake.path(*work.unit).is_file():
         return False
     if work.recipe.fetch:
         is_over = closed_before is not None and work.session.end <= closed_before

@@ -11,9 +11,11 @@ from quant_platform.contracts.market import Bar1s, Book
 from quant_platform.feeds import binance_archive, binance_csv, frames, lean, lobster, normalize, recorded
 from quant_platform.pipeline import capture
 from quant_platform.pipeline.live_values import LIVE
+from quant_platform.pipeline.options import OPTIONS
 from quant_platform.pipeline.order_flow import ORDER_FLOW
 from quant_platform.pipeline.units import Built, Fold, Input, Recipe, Source, Streams, Work
-from quant_platform.settings import FeedName, Settings
+from quant_platform.pipeline.vix1d import VOL_INDICES
+from quant_platform.settings import POLLED_FEEDS, FeedName, Settings
 
 _TRADES = "market/trades"
 _MINUTE_S = 60
@@ -28,7 +30,7 @@ def _fetched_day(work: Work) -> Source | None:
     feed, table = work.instrument.source_of(work.unit.table), work.unit.table
     if feed in _RECORDED:
         return _recorded_day(work, feed)
-    if table == Book.table:
+    if table == Book.table or feed in POLLED_FEEDS:
         return None  # the archive has none
     day = binance_archive.fetch_day(
         getattr(work.settings.feeds, feed).archive_url,
@@ -182,6 +184,8 @@ RECIPES: dict[str, Recipe] = {
             parameters=_statistics_parameters,
         ),
         *ORDER_FLOW,
+        *OPTIONS,
+        *VOL_INDICES,
         *LIVE,
     )
 }

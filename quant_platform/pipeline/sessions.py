@@ -49,6 +49,14 @@ def local_session(calendar: str, day: date, opens: time, closes: time | None) ->
     return Session(start.astimezone(UTC), end.astimezone(UTC))
 
 
+def trading_date(calendar: str, moment: datetime) -> date:
+    """Return the trading date that a moment belongs to: that of the exchange's clock, or the last one before it."""
+    if calendar == ALWAYS_OPEN:
+        return moment.astimezone(UTC).date()
+    day = moment.astimezone(_exchange(calendar).tz).date()
+    return day if session(calendar, day) else earlier_sessions(calendar, day, 1)[0]
+
+
 def earlier_sessions(calendar: str, day: date, count: int) -> list[date]:
     """Return the `count` trading dates before `day`, oldest first."""
     if calendar == ALWAYS_OPEN:

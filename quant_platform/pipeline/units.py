@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, cast
 import polars as pl
 
 from quant_platform.contracts._schema import contract_of, fingerprint
-from quant_platform.pipeline.sessions import Session, earlier_sessions, session
+from quant_platform.pipeline.sessions import ALWAYS_OPEN, Session, earlier_sessions, session
 from quant_platform.settings import Instrument, Settings
-from quant_platform.storage.lake import Footer, Lake, UnreadableFileError
+from quant_platform.storage.lake import ALL_SYMBOLS, Footer, Lake, UnreadableFileError
 
 # Code that shapes a table's values; contracts count through the schema hash, storage through the file itself.
 _HASHED_PACKAGES = ("quant_platform.calculators", "quant_platform.feeds")
@@ -117,6 +117,9 @@ class Recipe:
 
     A raw table is fetched from its source and built from that; where its date was captured, `capture` is its fold over
     the captured lines, the stream `CAPTURED`.
+
+    A table that is not cut by symbol `is_cross_symbol`: its units are of `ALL_SYMBOLS`, whatever symbols a run names,
+    of every UTC date, and of no instrument.
     """
 
     table: str
@@ -127,6 +130,7 @@ class Recipe:
     parameters: Callable[[Settings], Mapping[str, Any]] = lambda _: {}
     capture: Fold | None = None
     archived: Callable[["Work"], object] = lambda _: None
+    is_cross_symbol: bool = False
 
     @property
     def fold(self) -> Fold | None:
@@ -158,10 +162,15 @@ class Work:
         """The unit's row of platform.yaml."""
         return self.settings.instrument(self.unit.symbol)
 
+    @property
+    def calendar(self) -> str:
+        """The calendar of the unit's dates."""
+        return ALWAYS_OPEN if self.recipe.is_cross_symbol else self.instrument.calendar
+
     @cached_property
     def session(self) -> Session | None:
         """The unit's time window; None on a closed day."""
-        return session(self.instrument.calendar, self.unit.date)
+        return session(self.calendar, self.unit.date)
 
     def input_units(self) -> list[Unit]:
         """Return the units that this one reads, lookback sessions included, oldest first."""
@@ -169,7 +178,7 @@ class Work:
             Unit(table, self.unit.symbol, date)
             for table, lookback, _ in self.recipe.inputs
             for date in [
-                *earlier_sessions(self.instrument.calendar, self.unit.date, lookback),
+                *earlier_sessions(self.calendar, self.unit.date, lookback),
                 self.unit.date,
             ]
         ]
@@ -218,12 +227,17 @@ class Work:
             "schema": fingerprint(contract_of(self.unit.table)),
             "code": self.recipe.code_version,
             "parameters": dict(self.recipe.parameters(self.settings)),
-            "instrument": self.instrument.model_dump(mode="json"),
-            "latency_ms": self.settings.feed_of(self.instrument).assumed_latency_ms,
+            **({} if self.recipe.is_cross_symbol else self._of_instrument()),
             "session": [str(bound) for bound in self.session or ()],
             "archived": self.recipe.archived(self),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _of_instrument(self) -> Mapping[str, object]:
+        return {
+            "instrument": self.instrument.model_dump(mode="json"),
+            "latency_ms": self.settings.feed_of(self.instrument).assumed_latency_ms,
+        }
 
 
 @dataclass(frozen=True)
@@ -270,6 +284,11 @@ def contract_check(rows: int, quarantined: int, settings: Settings) -> CheckResu
     limit = settings.quality.max_quarantined_share
     detail = f"{quarantined} of {total} rows broke a rule ({share:.2%}; the limit is {limit:.2%})."
     return CheckResult(share <= limit, is_blocking=True, detail=detail)
+
+
+def unit_symbols(settings: Settings) -> set[str]:
+    """Return the symbols that units may have: every configured one, and the one of cross-symbol tables."""
+    return {ALL_SYMBOLS, *(instrument.symbol for instrument in settings.instruments)}
 
 
 def usable_hash(outcome: Outcome | None) -> str | None:

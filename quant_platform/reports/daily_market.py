@@ -3,8 +3,10 @@
 Here: which parts the report has and where they are written. Not here: reading the lake or the mart (the asset does).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,10 +19,13 @@ from quant_platform.reports.market_day import (
     no_trades,
     null_reasons,
 )
+from quant_platform.reports.market_options_figure import options_figure
+from quant_platform.reports.market_options_table import options_reasons, options_rows, options_table
+from quant_platform.reports.market_options_verdict import options_findings, options_sentences
 from quant_platform.reports.market_order_flow_figure import order_flow_figure
 from quant_platform.reports.market_order_flow_table import order_flow_reasons, order_flow_rows, order_flow_table
 from quant_platform.reports.market_tables import coverage_table, gaps_table, headline_table, quarantine_table
-from quant_platform.reports.market_verdict import verdict
+from quant_platform.reports.market_verdict import Finding, most_urgent_first, verdict
 from quant_platform.reports.page import Figure, environment, markdown, plain, publish_bytes, publish_plot_script
 
 NAME = "daily_market"
@@ -37,6 +42,16 @@ class Section:
     order_flow: Figure | None = None
 
 
+@dataclass(frozen=True)
+class OptionsSection:
+    """What the page says and shows of one symbol's option chain."""
+
+    symbol: str
+    title: str
+    sentences: list[str]
+    figure: Figure
+
+
 def render(day: DailyMarket) -> str:
     """Return the page; it refers to the plot script beside it and to nothing else.
 
@@ -50,10 +65,12 @@ def render(day: DailyMarket) -> str:
             title=f"Daily market {day.date} (UTC)",
             date=day.date,
             symbols=day.symbols,
-            findings=verdict(day, rows),
+            findings=_findings(day, rows),
             headline=headline_table(day, rows),
             order_flow=order_flow_table(day, order_flow_rows(day)),
             sections=[_section(day, rows, i) for i in range(len(day.symbols))],
+            options=options_table(day, options_rows(day)),
+            chains=_chains(day),
             history=_history(day),
             tables=[gaps_table(day), quarantine_table(day), coverage_table(day)],
         )
@@ -64,16 +81,31 @@ def as_markdown(day: DailyMarket) -> str:
     """Return the verdict and all tables in Markdown, without plots."""
     rows = headline(day)
     parts = [f"# Daily market {day.date} (UTC)\n"]
-    parts.append("".join(f"- {_MARKS[f.tone]}{plain(f.sentence)}\n" for f in verdict(day, rows)))
-    flow = order_flow_table(day, order_flow_rows(day))
-    tables = (headline_table(day, rows), flow, gaps_table(day), quarantine_table(day), coverage_table(day))
-    return "\n".join([*parts, *(f"## {table.title}\n\n{markdown(table)}" for table in tables)])
+    parts.append("".join(f"- {_MARKS[f.tone]}{plain(f.sentence)}\n" for f in _findings(day, rows)))
+    options = options_table(day, options_rows(day))
+    tables = [headline_table(day, rows), order_flow_table(day, order_flow_rows(day))]
+    tables += [options] if options.rows else []
+    tables += [gaps_table(day), quarantine_table(day), coverage_table(day)]
+    sections = {table.title: markdown(table) for table in tables}
+    for row in options_rows(day).iter_rows(named=True):
+        sections[options.title] += f"\n**{plain(row['symbol'])}.** {plain(' '.join(options_sentences(day, row)))}\n"
+    return "\n".join([*parts, *(f"## {title}\n\n{text}" for title, text in sections.items())])
 
 
 def as_csv(day: DailyMarket) -> str:
-    """Return headline and order flow, a line per symbol, unrounded; `null_reasons` says why a value is empty."""
-    rows = headline(day).join(order_flow_rows(day), on="symbol", how="left", maintain_order="left")
+    """Return headline, order flow and options, a line per symbol, unrounded; `null_reasons` says why a value is empty.
+
+    A symbol without a chain has no options' values, and no reasons for them.
+    """
+    rows = headline(day)
+    for more in (order_flow_rows(day), options_rows(day)):
+        rows = rows.join(more, on="symbol", how="left", maintain_order="left")
+    chained = options_rows(day)["symbol"].to_list()
     whys = [null_reasons(day, symbol) | order_flow_reasons(day, symbol) for symbol in day.symbols]
+    whys = [
+        why | (options_reasons(day, symbol) if symbol in chained else {})
+        for why, symbol in zip(whys, day.symbols, strict=True)
+    ]
     reasons = [
         "; ".join(f"{column}: {why}" for column, why in reasons.items() if row[column] is None)
         for row, reasons in zip(rows.iter_rows(named=True), whys, strict=True)
@@ -98,6 +130,29 @@ def write(day: DailyMarket, folder: Path) -> Path:
     page = home / f"{day.date}.html"
     publish_bytes(page, render(day).encode())
     return page
+
+
+def _findings(day: DailyMarket, rows: pl.DataFrame) -> list[Finding]:
+    return most_urgent_first([*verdict(day, rows), *options_findings(day)])
+
+
+def _chains(day: DailyMarket) -> list[OptionsSection]:
+    sections = []
+    for number, row in enumerate(options_rows(day).iter_rows(named=True), start=1):
+        own = pl.col("symbol") == row["symbol"]
+        strikes, skews, slices = (
+            frame.filter(own) for frame in (day.options.strikes, day.options.skews, day.options.slices)
+        )
+        figure = options_figure(f"options-{number}", row, strikes=strikes, skews=skews, slices=slices)
+        sections.append(OptionsSection(row["symbol"], _chain_title(row), options_sentences(day, row), figure))
+    return sections
+
+
+def _chain_title(row: Mapping[str, Any]) -> str:
+    if row["snapshot"] is None:
+        return "option chain"
+    place = f", the last of {row['snapshots']:,} snapshots" if row["snapshots"] > 1 else ""
+    return f"option chain at {row['snapshot']:%H:%M:%S} UTC{place}"
 
 
 def _section(day: DailyMarket, rows: pl.DataFrame, number: int) -> Section:

@@ -4,7 +4,7 @@ Here: frames in, frames out. Not here: how a number is written (numbers), what i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date as Date  # noqa: N812  # `date` names a field here
 
 import polars as pl
@@ -12,6 +12,7 @@ import polars as pl
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.market import Bar5m, Gap
 from quant_platform.contracts.statistics import PriceStatistics
+from quant_platform.reports.market_options import OptionsDay, no_options
 from quant_platform.reports.market_order_flow import OrderFlow
 
 HISTORY_DATES = 30
@@ -61,6 +62,7 @@ _ORDERS: Mapping[str, list[str]] = {
     "quarantine": ["table", "symbol", "rule"],
     "coverage": ["table", "symbol"],
 }
+CHAINS_ALONE = "the feed has option chains alone"
 _ABSENCES = {
     "absent": "the archive has no file",
     "calendar_closed": "the market was closed",
@@ -93,6 +95,7 @@ class DailyMarket:
         coverage: State of each table and symbol: ok, absent, calendar_closed, missing, failed or blocked.
         revised: How many bars were revised by late trades.
         order_flow: What the date's tables of `microstructure/*` were reduced to.
+        options: What the tables of its option chains were reduced to.
     """
 
     date: Date
@@ -106,12 +109,12 @@ class DailyMarket:
     coverage: pl.DataFrame
     revised: int
     order_flow: OrderFlow
+    options: OptionsDay = field(default_factory=no_options)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name in _SCHEMAS:
-                frame = _shaped(field.name, getattr(self, field.name)).filter(pl.col("symbol").is_in(self.symbols))
-                object.__setattr__(self, field.name, frame)
+        for name in (one.name for one in fields(self) if one.name in _SCHEMAS):
+            frame = _shaped(name, getattr(self, name)).filter(pl.col("symbol").is_in(self.symbols))
+            object.__setattr__(self, name, frame)
         object.__setattr__(self, "daily", self.daily.filter(pl.col("trading_date") <= self.date))
 
 
@@ -179,6 +182,9 @@ def absence(day: DailyMarket, symbol: str, table: str) -> str | None:
 
 def no_trades(day: DailyMarket, symbol: str) -> str:
     """Return why the symbol has no row in the daily mart."""
+    is_expected = day.coverage.filter(pl.col("symbol") == symbol, pl.col("table") == "market/trades").height > 0
+    if not is_expected and symbol in day.options.numbers["symbol"]:
+        return CHAINS_ALONE
     return absence(day, symbol, "market/trades") or "the daily bars mart has no row"
 
 

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from quant_platform.reports.market_day import DailyMarket, no_trades
+from quant_platform.reports.market_day import CHAINS_ALONE, DailyMarket, no_trades
 
 _EARLIER_DATES_NEEDED = 5
 _UNUSUAL_VOLUME = 2.0
@@ -38,6 +38,11 @@ def verdict(day: DailyMarket, rows: pl.DataFrame) -> list[Finding]:
         *_moves(day, rows),
         *_volumes(day, rows),
     ]
+    return most_urgent_first(findings)
+
+
+def most_urgent_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Return what needs attention, then what is good, then notes, each in the order given."""
     order = ("attention", "good", "note")
     return sorted(findings, key=lambda finding: order.index(finding.tone))
 
@@ -51,8 +56,8 @@ def _silent_symbols(day: DailyMarket, rows: pl.DataFrame) -> Iterable[Finding]:
         for symbol in silent:
             whys.setdefault(no_trades(day, symbol), []).append(symbol)
         for why, symbols in whys.items():
-            tone: Tone = "note" if why == "the market was closed" else "attention"
-            yield Finding(tone, f"No trades of {_listed(symbols)} on this date: {why}.")
+            tone: Tone = "note" if why in {"the market was closed", CHAINS_ALONE} else "attention"
+            yield Finding(tone, f"No trades of {listed(symbols)} on this date: {why}.")
     elif len(day.symbols) == 1:
         yield Finding("good", f"{day.symbols[0]} traded.")
     else:
@@ -74,7 +79,7 @@ def _broken_tables(day: DailyMarket) -> Iterable[Finding]:
     for status, tone, words in kinds:
         named = wanting.filter(pl.col("status") == status).select("table", "symbol").iter_rows()
         if places := [f"{table} of {symbol}" for table, symbol in named]:
-            yield Finding(tone, f"{words}: {_listed(places)}.")
+            yield Finding(tone, f"{words}: {listed(places)}.")
 
 
 def _gaps(rows: pl.DataFrame) -> Iterable[Finding]:
@@ -85,7 +90,7 @@ def _gaps(rows: pl.DataFrame) -> Iterable[Finding]:
         are = "is" if ids == 1 else "are"
         yield Finding(
             "attention",
-            f"{_counted(gaps, 'gap')} in the tape: {_counted(ids, 'trade id')} {are} missing ({_listed(parts)}).",
+            f"{_counted(gaps, 'gap')} in the tape: {_counted(ids, 'trade id')} {are} missing ({listed(parts)}).",
         )
     elif gaps:
         yield Finding("note", f"{_counted(gaps, 'gap')} in the tape, refilled: no trade ids are missing.")
@@ -104,7 +109,7 @@ def _quarantine(day: DailyMarket) -> Iterable[Finding]:
         total = by_place["rows"].sum()
         parts = [f"{table} of {symbol} ({rows:,})" for table, symbol, rows in by_place.iter_rows()]
         was = "row was" if total == 1 else "rows were"
-        yield Finding("attention", f"{total:,} {was} quarantined: {_listed(parts)}.")
+        yield Finding("attention", f"{total:,} {was} quarantined: {listed(parts)}.")
     elif day.daily.height or day.bars_5m.height:
         yield Finding("good", "No row is in quarantine.")
 
@@ -150,7 +155,8 @@ def _earlier(day: DailyMarket, symbol: str) -> pl.DataFrame:
     return day.daily.filter(pl.col("symbol") == symbol, pl.col("trading_date") < day.date)
 
 
-def _listed(parts: list[str]) -> str:
+def listed(parts: list[str]) -> str:
+    """Return names as a sentence lists them: the first few, and how many more there are."""
     shown, hidden = parts[:_NAMED], len(parts) - _NAMED
     if hidden > 0:
         return f"{', '.join(shown)} and {hidden:,} more"

@@ -8,28 +8,53 @@ from quant_platform.settings._shared import SettingsError, config_path
 from quant_platform.settings.analytics import Analytics, PriceStatistics, Vpin
 from quant_platform.settings.feeds import (
     CAPTURED_FEEDS,
+    DESK_CONTRACTS,
+    DESK_IDS,
+    POLLED_FEEDS,
+    REFUSED_FOLDER,
     BinanceFeed,
+    CboeFeed,
+    ChainFeed,
+    DeribitFeed,
+    DeskFeed,
+    DeskKind,
+    DeskMapping,
     FeedName,
     Feeds,
+    IbkrGateway,
     RecordedFeed,
     RecordedFrames,
     RecordedLean,
+    Vix1dFeed,
+    required_columns,
 )
-from quant_platform.settings.instruments import Instrument, Sources
+from quant_platform.settings.instruments import Instrument, ListedOptions, Sources
 from quant_platform.settings.live import METRIC_INTERVALS, ExtendedHours, MaxAges, StoreTtls, UpdateIntervals
 from quant_platform.settings.load import load_settings, masked
 from quant_platform.settings.tree import Capture, Partitions, Pipeline, Quality, Settings, Ui
 
 __all__ = [
     "CAPTURED_FEEDS",
+    "DESK_CONTRACTS",
+    "DESK_IDS",
     "METRIC_INTERVALS",
+    "POLLED_FEEDS",
+    "REFUSED_FOLDER",
     "Analytics",
     "BinanceFeed",
     "Capture",
+    "CboeFeed",
+    "ChainFeed",
+    "DeribitFeed",
+    "DeskFeed",
+    "DeskKind",
+    "DeskMapping",
     "ExtendedHours",
     "FeedName",
     "Feeds",
+    "IbkrGateway",
     "Instrument",
+    "ListedOptions",
     "MaxAges",
     "Partitions",
     "Pipeline",
@@ -44,8 +69,10 @@ __all__ = [
     "StoreTtls",
     "Ui",
     "UpdateIntervals",
+    "Vix1dFeed",
     "Vpin",
     "config_path",
     "load_settings",
     "masked",
+    "required_columns",
 ]

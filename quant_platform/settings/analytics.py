@@ -7,15 +7,23 @@ from typing import Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from quant_platform.calculators.chain_quality import ChainQualityParams
 from quant_platform.calculators.closing_auction import ClosingAuctionParams
 from quant_platform.calculators.cross_asset import CorrelationParams
+from quant_platform.calculators.dealer_exposure import DealerFlowParams, GammaExposureParams
+from quant_platform.calculators.exposure_history import ExposureHistoryParams
 from quant_platform.calculators.flow_clusters import FlowClustersParams
 from quant_platform.calculators.hidden_orders import HiddenOrderParams
 from quant_platform.calculators.order_book import OrderBookParams
 from quant_platform.calculators.participants import ParticipantParams
+from quant_platform.calculators.skew import SkewParams
 from quant_platform.calculators.sweeps import SweepParams
 from quant_platform.calculators.toxicity import ToxicityParams
 from quant_platform.calculators.trade_sign import TradeSignParams
+from quant_platform.calculators.unusual_activity import UnusualActivityParams
+from quant_platform.calculators.variance_strip import VarianceIndexParams
+from quant_platform.calculators.vol_regime import VolRegimeParams
+from quant_platform.calculators.vol_surface import VolSurfaceParams
 from quant_platform.settings._shared import Positive, Section
 from quant_platform.settings.live import METRIC_INTERVALS, ExtendedHours, MaxAges, StoreTtls, UpdateIntervals
 
@@ -72,6 +80,15 @@ class Analytics(Section):
     flow_clustering: FlowClustersParams = Field(FlowClustersParams(), validate_default=True)
     closing_auction: ClosingAuctionParams = ClosingAuctionParams()
     correlation: CorrelationParams = CorrelationParams()
+    chain_quality: ChainQualityParams = ChainQualityParams()
+    gamma_exposure: GammaExposureParams = GammaExposureParams()
+    dealer_flow: DealerFlowParams = DealerFlowParams()
+    skew: SkewParams = SkewParams()
+    exposure_history: ExposureHistoryParams = ExposureHistoryParams()
+    vol_surface: VolSurfaceParams = VolSurfaceParams()
+    vix1d_proxy: VarianceIndexParams = VarianceIndexParams()
+    vol_regime: VolRegimeParams = VolRegimeParams()
+    unusual_activity: UnusualActivityParams = UnusualActivityParams()
     cadence_hz: Positive = Field(2.0, description="Cycles of the live writer a second.")
     rth_only: bool = Field(True, description="Whether a symbol is written in its exchange's trading hours only.")
     extended_hours: ExtendedHours | None = Field(None, description="Hours in place of the regular ones.")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from quant_platform.settings._shared import Positive, Section
-from quant_platform.settings.feeds import FeedName
+from quant_platform.settings.feeds import POLLED_FEEDS, ChainFeed, FeedName
 
 _ALWAYS_OPEN = "24/7"
 
@@ -16,6 +16,17 @@ class Sources(Section):
     trades: FeedName | None = None
     quotes: FeedName | None = None
     book: FeedName | None = None
+
+
+class ListedOptions(Section):
+    """The options on a symbol: where their chain comes from, and what it costs to hold the underlying."""
+
+    feed: ChainFeed = Field(description="Where the chain comes from.")
+    venue_symbol: str = Field(
+        pattern=r"^[A-Za-z0-9_^]+$", description="The underlying's name there, such as BTC or _SPX."
+    )
+    rate: float = Field(0.0, allow_inf_nan=False, description="Continuous, per year; 0.03 is 3 %.")
+    dividend: float = Field(0.0, allow_inf_nan=False, description="Continuous yield of the underlying, per year.")
 
 
 class Instrument(Section):
@@ -33,6 +44,8 @@ class Instrument(Section):
     default_bucket_size: Positive | None = Field(
         None, description="VPIN's bucket in base units, while no earlier session says how much trades."
     )
+
+    chain: ListedOptions | None = Field(None, description="The options on it, where a feed has them.")
 
     @field_validator("symbol")
     @classmethod
@@ -56,10 +69,16 @@ class Instrument(Section):
         """Whether no venue lists it: only `qp demo` and a replay know it."""
         return self.sector == "simulated"
 
-    def named_feeds(self) -> list[tuple[tuple[str, ...], FeedName]]:
+    @property
+    def polled_chain(self) -> ListedOptions | None:
+        """Its chain, where a venue is asked for snapshots of it."""
+        return self.chain if self.chain and self.chain.feed in POLLED_FEEDS else None
+
+    def named_feeds(self) -> list[tuple[tuple[str, ...], str]]:
         """Return each feed that this row names, with the key under which it does."""
         own = ((("sources", table), feed) for table, feed in self.sources if feed)
-        return [(("feed",), self.feed), *own]
+        chain = [(("chain", "feed"), self.chain.feed)] if self.chain else []
+        return [(("feed",), self.feed), *own, *chain]
 
     def source_of(self, table: str) -> FeedName:
         """Return the feed that fills a raw table, such as `market/book`."""

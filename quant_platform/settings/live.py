@@ -111,3 +111,6 @@ class MaxAges(Section):
     """Seconds of the market's time after which a live value is too old for a summary."""
 
     trades: Positive = Field(300.0, description="Of what is made from trades.")
+    chain: Positive | None = Field(
+        None, description="Of what is made from option chains; unset: two polls of the feed, and its quotes' delay."
+    )

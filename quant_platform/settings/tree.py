@@ -11,10 +11,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from quant_platform.settings._shared import PREFIX, Positive, Section, SettingsError, config_path
 from quant_platform.settings.analytics import Analytics
-from quant_platform.settings.feeds import BinanceFeed, Feeds, RecordedFeed, RecordedLean
+from quant_platform.settings.feeds import BinanceFeed, CboeFeed, DeribitFeed, Feeds, RecordedFeed, RecordedLean
 from quant_platform.settings.instruments import Instrument
 
-_WITHOUT_DEFAULT_FOLDER = ("recorded_lobster", "recorded_lean")
+_WITHOUT_DEFAULT_FOLDER = ("recorded_lobster", "recorded_lean", "recorded_lean_options")
+_Feed = BinanceFeed | RecordedFeed | CboeFeed | DeribitFeed
 
 
 class Partitions(Section):
@@ -177,9 +178,19 @@ class Settings(BaseSettings):
         """By symbol: what `Lake` adds to ts_event where a row has no receive time."""
         return {i.symbol: self.feed_of(i).assumed_latency_ms for i in self.instruments}
 
-    def feed_of(self, instrument: Instrument) -> BinanceFeed | RecordedFeed:
+    @property
+    def simulated_chains(self) -> Path:
+        """The snapshots of option chains that `qp demo` simulates, laid out as the landing's."""
+        return self.simulated_archive / "chains"
+
+    @property
+    def simulated_vix1d(self) -> Path:
+        """The history of VIX1D that `qp demo` simulates, as Cboe publishes it."""
+        return self.simulated_archive / "VIX1D_History.csv"
+
+    def feed_of(self, instrument: Instrument) -> _Feed:
         """Return the settings of the instrument's feed."""
-        feed: BinanceFeed | RecordedFeed = getattr(self.feeds, instrument.feed)
+        feed: _Feed = getattr(self.feeds, instrument.feed)
         return feed
 
     def dark_venues(self, instrument: Instrument) -> tuple[str, ...]:

@@ -92,10 +92,7 @@ def latent_day(
     shocks = shared * market.standard_normal(SECONDS) + alone * own.standard_normal(SECONDS)
     returns = volatility * shocks
 
-    levels = daily_volatility * (
-        shared * _midnights(generator(seed, "market levels"), days)
-        + alone * _midnights(generator(seed, "own levels", venue_symbol), days)
-    )
+    levels = _midnights(seed, venue_symbol, days, daily_volatility, correlation)[-2:]
     variance = np.square(volatility)
     returns += (levels[1] - levels[0] - returns.sum()) * variance / variance.sum()
     log_price = math.log(reference_price) + levels[0] + np.concatenate([[0.0], np.cumsum(returns)])
@@ -107,26 +104,75 @@ def latent_day(
     )
 
 
+def opening_prices(
+    *,
+    seed: int,
+    venue_symbol: str,
+    last_day: date,
+    reference_price: float,
+    daily_volatility: float,
+    correlation: float,
+) -> FloatArray:
+    """Return the price at midnight of each date from `EPOCH` to `last_day`, as `latent_day` has it.
+
+    Args:
+        seed: As for `latent_day`.
+        venue_symbol: As for `latent_day`.
+        last_day: UTC date, not before `EPOCH`.
+        reference_price: As for `latent_day`.
+        daily_volatility: As for `latent_day`.
+        correlation: As for `latent_day`.
+    """
+    levels = _midnights(seed, venue_symbol, (last_day - EPOCH).days, daily_volatility, correlation)[:-1]
+    return np.asarray(np.exp(math.log(reference_price) + levels))
+
+
+def relative_volatility_by_minute(*, seed: int, day: date, volatility_of_volatility: float) -> FloatArray:
+    """Return `relative_volatility` of `latent_day` at each minute's start, and at the day's end: 1,441 values.
+
+    It is the market's, so that all symbols share it.
+
+    Args:
+        seed: As for `latent_day`.
+        day: UTC date.
+        volatility_of_volatility: As for `latent_day`.
+    """
+    path = _log_volatility_path(generator(seed, "market", day.toordinal()), seed, day)
+    return np.asarray(np.exp(volatility_of_volatility * path - volatility_of_volatility**2))
+
+
 def generator(*key: int | str) -> np.random.Generator:
     """Return the stream of random numbers that belongs to `key`, the same on every machine."""
     return np.random.default_rng([part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key])
 
 
-def _midnights(chain: np.random.Generator, days: int) -> FloatArray:
-    """Return the standardised levels at the start and the end of the day that is `days` after the epoch."""
+def _midnights(seed: int, venue_symbol: str, days: int, daily_volatility: float, correlation: float) -> FloatArray:
+    """Return log prices against the reference at each midnight from the epoch to the one `days` + 1 after it."""
+    market = _standard_midnights(generator(seed, "market levels"), days)
+    own = _standard_midnights(generator(seed, "own levels", venue_symbol), days)
+    return daily_volatility * (math.sqrt(correlation) * market + math.sqrt(1 - correlation) * own)
+
+
+def _standard_midnights(chain: np.random.Generator, days: int) -> FloatArray:
     shocks = chain.standard_normal(days + 2)
     levels = list(accumulate(shocks, lambda level, shock: _DAILY_PERSISTENCE * level + shock))
-    return np.array(levels[-2:], dtype=np.float64)
+    return np.array(levels, dtype=np.float64)
 
 
 def _log_volatility(market: np.random.Generator, seed: int, day: date, deviation: float) -> FloatArray:
     """Return log volatility by the second; it ends where the next day's begins."""
+    path = _log_volatility_path(market, seed, day)
+    return np.asarray(deviation * np.interp(np.arange(SECONDS) / 60, np.arange(_MINUTES + 1), path))
+
+
+def _log_volatility_path(market: np.random.Generator, seed: int, day: date) -> FloatArray:
+    """Return standardised log volatility by the minute, drawn from the day's stream before anything else is."""
     keep = 0.5 ** (1 / _VOLATILITY_HALF_LIFE_MINUTES)
     at_midnight = [float(generator(seed, "volatility", day.toordinal() + ahead).standard_normal()) for ahead in (0, 1)]
     shocks = math.sqrt(1 - keep**2) * market.standard_normal(_MINUTES)
     path = np.array(list(accumulate(shocks, lambda level, shock: keep * level + shock, initial=at_midnight[0])))
     path += (at_midnight[1] - path[-1]) * keep ** np.arange(_MINUTES, -1, -1)
-    return np.asarray(deviation * np.interp(np.arange(SECONDS) / 60, np.arange(_MINUTES + 1), path))
+    return path
 
 
 @cache

@@ -8,6 +8,9 @@ Part of the orders, and the sizes at the touch, lean towards the hidden price's 
 imbalance and toxicity have something real to find. Trades print at the quote that stood strictly before them or
 sweep through it, never inside the spread. The hidden price does not answer to a trade, and trades do not consume
 the sizes at the touch.
+
+A desk may trade in it (`desk`): then the mid carries its mark, and its executions take the places of as many rows of
+the tape, so that ids run on across dates as they do without it. The hidden price does not know of the desk.
 """
 
 import os
@@ -16,12 +19,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from quant_platform.settings import Instrument
+from quant_platform.simulation import market_flow
 from quant_platform.simulation.depth_frames import write_depth
+from quant_platform.simulation.desk import DeskDay, records_of, write_desk
+from quant_platform.simulation.desk_execution import with_fills
+from quant_platform.simulation.desk_impact import Footprint
+from quant_platform.simulation.desk_params import DeskParams
+from quant_platform.simulation.desk_plan import MarketScale
+from quant_platform.simulation.desk_session import DeskSession, session_of
 from quant_platform.simulation.latent_price import (
     EPOCH,
     SECONDS,
@@ -29,9 +40,9 @@ from quant_platform.simulation.latent_price import (
     LatentDay,
     generator,
     latent_day,
+    opening_prices,
 )
 from quant_platform.simulation.market_files import (
-    BoolArray,
     IntArray,
     Quotes,
     Trades,
@@ -44,18 +55,13 @@ _REFERENCE_PRICES: Mapping[str, float] = {"BTCUSDT": 60_000.0, "ETHUSDT": 2_600.
 # A day has between the floor and this much more of rows.
 _SURPLUS = 0.1
 _FORESIGHT_S = 5
-_LARGEST_RUN_ORDERS = 500
-_SIZE_TAIL = 1.6
-_LARGEST_SIZE = 10_000.0
 _UPDATE_ID_STEP = 64
+
+
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("trades_per_day", "quotes_per_day", "depth_every_s"), lambda value: value >= 1, ">= 1"),
     (("seed", "volatility_of_volatility", "spread_ticks"), lambda value: value >= 0, ">= 0"),
-    (
-        ("daily_volatility", "run_exponent", "order_notional", "touch_notional"),
-        lambda value: value > 0,
-        "> 0",
-    ),
+    (("daily_volatility", "run_exponent", "order_notional", "touch_notional"), lambda value: value > 0, "> 0"),
     (
         ("correlation", "seasonality", "reprice_share", "noise_share", "informed_share"),
         lambda value: 0 <= value <= 1,
@@ -128,13 +134,15 @@ def write_archive(
     instruments: Sequence[Instrument],
     dates: Sequence[date],
     params: MarketParams | None = None,
+    desk: DeskParams | None = None,
     on_file: Callable[[Path, int], None] | None = None,
 ) -> list[Path]:
     """Write simulated symbol-days as official archive zips with `.CHECKSUM` files under `root`.
 
     Every symbol-day gets its instrument's tape; USD-M instruments get a bookTicker too, as in the archive, and below
-    `frames` recorded depth messages where their book comes from such.
-    Each file's bytes depend on the parameters, the instrument and the date alone, so a call may add dates later:
+    `frames` recorded depth messages where their book comes from such. Each date of a desk gets its decisions, orders
+    and fills in all instruments below `desk`, as CSV with the names of their contracts.
+    An archive file depends on the parameters, the instrument and the date alone, so that a call may add dates later:
     trade ids run on, update ids rise, and a day opens where the day before closed.
 
     Args:
@@ -142,22 +150,60 @@ def write_archive(
         instruments: Whose days; the tape, tick and lot sizes are theirs.
         dates: UTC dates, any order.
         params: The market; `MarketParams()` when not given.
+        desk: The desk that trades in it; none when not given.
         on_file: Called in the caller's thread after each file, with its path and its number of rows.
 
     Returns:
-        The files, by date, then instrument as given: tape, quotes, depth.
+        The files, by date, then instrument as given: tape, quotes, depth; then the desk's by date.
 
     Raises:
-        ValueError: A date is before 2017-01-01.
+        ValueError: A date is before 2017-01-01, or the desk is more than half of the market.
         OSError: `root` cannot be written.
     """
     market = params or MarketParams()
+    records: dict[tuple[date, str], DeskDay] = {}
+
+    def write(instrument: Instrument, day: date) -> list[tuple[Path, int]]:
+        written, told = _write_day(root, instrument, day, market, desk)
+        if told is not None:
+            records[day, instrument.symbol] = told
+        return written
+
+    paths = write_days(write, instruments=instruments, dates=dates, on_file=on_file)
+    for day in sorted({day for day, _ in records}):
+        told = [records[day, instrument.symbol] for instrument in instruments]
+        paths += write_desk(root, day, told, on_file=on_file)
+    return paths
+
+
+def write_days(
+    write: Callable[[Instrument, date], list[tuple[Path, int]]],
+    *,
+    instruments: Sequence[Instrument],
+    dates: Sequence[date],
+    on_file: Callable[[Path, int], None] | None,
+) -> list[Path]:
+    """Write symbol-days side by side on all cores.
+
+    Args:
+        write: Writes the files of one symbol-day, and returns their paths and numbers of rows.
+        instruments: Whose days.
+        dates: UTC dates, any order.
+        on_file: Called in the caller's thread after each file, with its path and its number of rows.
+
+    Returns:
+        The files, by date, then instrument as given.
+
+    Raises:
+        ValueError: A date is before 2017-01-01.
+        OSError: From `write`; what is not begun then stays undone.
+    """
     for day in dates:
         if day < EPOCH:
             raise ValueError(f"dates must not be before {EPOCH}, was {day}: no simulated market existed then")
     units = [(instrument, day) for day in sorted(set(dates)) for instrument in instruments]
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        futures = [pool.submit(_write_day, root, instrument, day, market) for instrument, day in units]
+        futures = [pool.submit(write, instrument, day) for instrument, day in units]
         try:
             for future in as_completed(futures):
                 for path, rows in future.result():
@@ -169,8 +215,9 @@ def write_archive(
     return [path for future in futures for path, _ in future.result()]
 
 
-def _write_day(root: Path, instrument: Instrument, day: date, params: MarketParams) -> list[tuple[Path, int]]:
-    latent = latent_day(
+def latent_of(instrument: Instrument, day: date, params: MarketParams) -> LatentDay:
+    """Return the hidden price that the day's quotes and trades are written around."""
+    return latent_day(
         seed=params.seed,
         venue_symbol=instrument.venue_symbol,
         day=day,
@@ -180,14 +227,55 @@ def _write_day(root: Path, instrument: Instrument, day: date, params: MarketPara
         correlation=params.correlation,
         seasonality=params.seasonality,
     )
-    quotes = _quotes(instrument, day, latent, params)
+
+
+def opening_prices_of(instrument: Instrument, last_day: date, params: MarketParams) -> FloatArray:
+    """Return the hidden price at midnight UTC of each date from 2017-01-01 to `last_day`, in quote currency."""
+    return opening_prices(
+        seed=params.seed,
+        venue_symbol=instrument.venue_symbol,
+        last_day=last_day,
+        reference_price=_reference_price(instrument, params),
+        daily_volatility=params.daily_volatility,
+        correlation=params.correlation,
+    )
+
+
+def _write_day(
+    root: Path, instrument: Instrument, day: date, params: MarketParams, desk: DeskParams | None
+) -> tuple[list[tuple[Path, int]], DeskDay | None]:
+    latent = latent_of(instrument, day, params)
+    session = None if desk is None else _desk_session(instrument, day, latent, params, desk)
+    quotes = _quotes(instrument, day, latent, params, None if session is None else session.footprint)
     trades = _trades(instrument, day, latent, quotes, params)
+    told = None
+    if session is not None:
+        fills = session.fills(quotes)
+        trades = with_fills(trades, fills, session.stream("tape"))
+        told = records_of(session, quotes, fills)
     written = [(write_trades(root, instrument, day, trades), len(trades.row_id))]
     if instrument.feed == "binance_usdm":
         written.append((write_quotes(root, instrument, day, quotes), len(quotes.update_id)))
         if instrument.sources.book == "recorded_frames":
             written.append(write_depth(root, instrument, day, quotes, every_s=params.depth_every_s))
-    return written
+    return written, told
+
+
+def _desk_session(
+    instrument: Instrument, day: date, latent: LatentDay, params: MarketParams, desk: DeskParams
+) -> DeskSession:
+    per_second = units_per_second(instrument, day)
+    trade_lots = _lots_worth(params.order_notional, instrument, params)
+    scale = MarketScale(
+        order_lots=_lots_worth(desk.order_notional, instrument, params),
+        touch_lots=_lots_worth(params.touch_notional, instrument, params),
+        daily_lots=params.trades_per_day * market_flow.mean_trade_lots(trade_lots),
+        daily_volatility=params.daily_volatility,
+        per_second=per_second,
+        midnight=market_flow.midnight(day, per_second),
+    )
+    stream = partial(_stream, params, instrument, day.toordinal(), "desk")
+    return session_of(instrument, day, latent, desk, scale, stream=stream)
 
 
 def _reference_price(instrument: Instrument, params: MarketParams) -> float:
@@ -196,11 +284,17 @@ def _reference_price(instrument: Instrument, params: MarketParams) -> float:
     return instrument.tick_size * (20_000 + zlib.crc32(instrument.venue_symbol.encode()) % 60_000)
 
 
-def _quotes(instrument: Instrument, day: date, latent: LatentDay, params: MarketParams) -> Quotes:
+def _lots_worth(notional: float, instrument: Instrument, params: MarketParams) -> float:
+    return notional / (_reference_price(instrument, params) * instrument.lot_size)
+
+
+def _quotes(
+    instrument: Instrument, day: date, latent: LatentDay, params: MarketParams, footprint: Footprint | None
+) -> Quotes:
     rng = _stream(params, instrument, "quotes", day.toordinal())
     count = int(_daily_counts(instrument, day, params, kind="quotes", floor=params.quotes_per_day)[-1])
     per_second = units_per_second(instrument, day)
-    time = _event_times(rng, latent, count, per_second)
+    time = market_flow.event_times(rng, latent, count, per_second)
     time[0] = 0
     second = time // per_second
 
@@ -208,7 +302,10 @@ def _quotes(instrument: Instrument, day: date, latent: LatentDay, params: Market
     moves[0] = True
     moving = np.flatnonzero(moves)
     seconds = time[moving] / per_second
-    mid_ticks = np.exp(np.interp(seconds, np.arange(SECONDS + 1), latent.log_price)) / instrument.tick_size
+    log_mid = np.interp(seconds, np.arange(SECONDS + 1), latent.log_price)
+    if footprint is not None:
+        log_mid += footprint.at(seconds)
+    mid_ticks = np.exp(log_mid) / instrument.tick_size
     beyond_first = params.spread_ticks * latent.relative_volatility[second[moving]]
     spread = 1 + np.floor(rng.standard_exponential(len(moving)) * beyond_first).astype(np.int64)
     bid = np.maximum(np.rint(mid_ticks - spread / 2).astype(np.int64), 1)
@@ -217,9 +314,9 @@ def _quotes(instrument: Instrument, day: date, latent: LatentDay, params: Market
 
     # The side that the price is about to leave is thin, and the other is thick.
     lean = 0.5 * np.clip(latent.foresight(horizon_s=_FORESIGHT_S), -2, 2)[second]
-    scale_lots = params.touch_notional / (_reference_price(instrument, params) * instrument.lot_size)
+    scale_lots = _lots_worth(params.touch_notional, instrument, params)
     is_bid_update = rng.random(count) < 0.5
-    start = _midnight(day, per_second)
+    start = market_flow.midnight(day, per_second)
     shown = np.minimum(
         np.maximum.accumulate(time + rng.integers(0, 3, count) * per_second // 1_000),
         SECONDS * per_second - 1,
@@ -228,9 +325,9 @@ def _quotes(instrument: Instrument, day: date, latent: LatentDay, params: Market
     return Quotes(
         update_id=_first_id(instrument) + id_room + np.cumsum(rng.integers(1, _UPDATE_ID_STEP, count)),
         bid_ticks=bid_ticks,
-        bid_lots=_standing_lots(rng, scale_lots, lean, _changes(bid_ticks) | is_bid_update),
+        bid_lots=market_flow.standing_lots(rng, scale_lots, lean, market_flow.changes(bid_ticks) | is_bid_update),
         ask_ticks=ask_ticks,
-        ask_lots=_standing_lots(rng, scale_lots, -lean, _changes(ask_ticks) | ~is_bid_update),
+        ask_lots=market_flow.standing_lots(rng, scale_lots, -lean, market_flow.changes(ask_ticks) | ~is_bid_update),
         transaction_time=start + time,
         event_time=start + shown,
     )
@@ -249,9 +346,13 @@ def _trades(instrument: Instrument, day: date, latent: LatentDay, quotes: Quotes
     is_order[0] = True
     order = np.cumsum(is_order) - 1
     orders = int(order[-1]) + 1
-    start = _midnight(day, per_second)
-    order_time = np.maximum(_event_times(rng, latent, orders, per_second), 1)
-    is_buy = (_order_signs(rng, latent, order_time // per_second, params) > 0)[order]
+    start = market_flow.midnight(day, per_second)
+    order_time = np.maximum(market_flow.event_times(rng, latent, orders, per_second), 1)
+    foresight = latent.foresight(horizon_s=_FORESIGHT_S)[order_time // per_second]
+    signs = market_flow.order_signs(
+        rng, foresight, run_exponent=params.run_exponent, noise=params.noise_share, informed=params.informed_share
+    )
+    is_buy = (signs > 0)[order]
 
     is_deeper = ~is_order & (is_aggregate | (rng.random(count) < 0.3))
     depth = np.cumsum(is_deeper * rng.geometric(0.5, count))
@@ -262,8 +363,7 @@ def _trades(instrument: Instrument, day: date, latent: LatentDay, quotes: Quotes
         quotes.ask_ticks[prevailing] + through,
         np.maximum(quotes.bid_ticks[prevailing] - through, 1),
     )
-    scale_lots = params.order_notional / (_reference_price(instrument, params) * instrument.lot_size)
-    lots = 1 + (scale_lots * np.minimum(rng.pareto(_SIZE_TAIL, count), _LARGEST_SIZE)).astype(np.int64)
+    lots = market_flow.trade_lots(rng, _lots_worth(params.order_notional, instrument, params), count)
 
     row_id = _first_id(instrument) + int(counts[:-1].sum()) + np.arange(count)
     first_id, last_id = row_id, row_id
@@ -283,41 +383,6 @@ def _trades(instrument: Instrument, day: date, latent: LatentDay, quotes: Quotes
     )
 
 
-def _order_signs(rng: np.random.Generator, latent: LatentDay, second: IntArray, params: MarketParams) -> FloatArray:
-    """Return each order's side: runs of power-law length, some coin tosses, some that know what comes."""
-    orders = len(second)
-    lengths = 1 + np.minimum(rng.pareto(params.run_exponent, orders), _LARGEST_RUN_ORDERS - 1).astype(np.int64)
-    coins = rng.choice([-1.0, 1.0], (2, orders))
-    runs = np.repeat(coins[0], lengths)[:orders]
-    what = rng.random(orders)
-    informed = np.copysign(1.0, latent.foresight(horizon_s=_FORESIGHT_S)[second])
-    return np.select(
-        [what < params.noise_share, what < params.noise_share + params.informed_share],
-        [coins[1], informed],
-        runs,
-    )
-
-
-def _event_times(rng: np.random.Generator, latent: LatentDay, count: int, per_second: int) -> IntArray:
-    """Return sorted times since midnight in file units: bursts on a clock that runs with the activity."""
-    # Squared normals are waiting times with twice an exponential's variance: bursts and lulls.
-    elapsed = np.cumsum(np.square(rng.standard_normal(count + 1)))
-    clock = np.concatenate([[0.0], np.cumsum(latent.activity)])
-    seconds = np.interp(elapsed[:-1] * (clock[-1] / elapsed[-1]), clock, np.arange(SECONDS + 1))
-    return np.asarray(np.minimum((seconds * per_second).astype(np.int64), SECONDS * per_second - 1))
-
-
-def _standing_lots(rng: np.random.Generator, scale_lots: float, lean: FloatArray, is_update: BoolArray) -> IntArray:
-    """Return the quantity at one side of the touch: a new one at each update, standing in between."""
-    at = np.flatnonzero(is_update)
-    drawn = 1 + (scale_lots * np.exp(rng.standard_normal(len(at)) + lean[at])).astype(np.int64)
-    return np.asarray(drawn[np.cumsum(is_update) - 1])
-
-
-def _changes(ticks: IntArray) -> BoolArray:
-    return np.asarray(np.diff(ticks, prepend=ticks[0] - 1) != 0)
-
-
 def _daily_counts(instrument: Instrument, day: date, params: MarketParams, *, kind: str, floor: int) -> IntArray:
     """Return the number of rows of each day from the epoch to `day`, so that ids run on across dates."""
     share = _stream(params, instrument, kind, "counts").random((day - EPOCH).days + 1)
@@ -330,7 +395,3 @@ def _stream(params: MarketParams, instrument: Instrument, *key: int | str) -> np
 
 def _first_id(instrument: Instrument) -> int:
     return 1_000_000_000 + zlib.crc32(instrument.venue_symbol.encode())
-
-
-def _midnight(day: date, per_second: int) -> int:
-    return (day - date(1970, 1, 1)).days * SECONDS * per_second

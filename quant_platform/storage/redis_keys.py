@@ -6,8 +6,8 @@ A payload is one JSON object. `ts` is the market's time of what it says, integer
 fields are columns of the named contract, times as integer UTC ns. In a Stream the object stands under the field `data`;
 after an error of the connection an entry may come twice, with the same `seq`.
 
-A metric's payload also says `has_gap`: trades are missing from what it was computed of. The times to live of metrics
-are settings (`store_ttls`); the ones here are their defaults.
+A metric's payload also says `has_gap`: trades, or contracts, are missing from what it was computed of. The times to
+live of metrics are settings (`store_ttls`); the ones here are their defaults.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,6 +18,7 @@ import polars as pl
 from polars import selectors
 
 from quant_platform.contracts._schema import Contract, polars_schema
+from quant_platform.contracts.dealer import DealerFlow, GammaExposure, Skew
 from quant_platform.contracts.market import Bar1m, Book, Quote, Trade
 from quant_platform.contracts.microstructure import (
     ClosingImbalance,
@@ -27,18 +28,24 @@ from quant_platform.contracts.microstructure import (
     ParticipantFlow,
     Sweep,
     Toxicity,
+    UnusualActivity,
     Vpin,
 )
+from quant_platform.contracts.volatility import VolIndexRegime
 
 STREAM_FIELD = "data"
 STREAM_LENGTH = 10_000
 MARKET_TTL_S = 60
+OF_SNAPSHOT = ("ts_event", "ts_recv", "venue")
+"""The columns of `options/chain` that a chain's payload says once for all its contracts, beside the symbol."""
 ALL_SYMBOLS = "all"
 """The `symbol` of a payload about many symbols, as in the lake's file names."""
 _ANALYTICS_TTL_S = 60
 _HISTORY_TTL_S = 7 * 86_400
 _HISTORY_LENGTH = 5_000
 _HEARTBEAT_TTL_S = 10
+_VIX1D_TTL_S = 4 * 86_400
+_CHAIN_TTL_S = 180
 _SYMBOL = "symbol"
 _WRITTEN = ("ts_written", "ts", "seq", _SYMBOL)
 _GAP = "has_gap"
@@ -136,8 +143,14 @@ def history_entries(key: Key, rows: pl.DataFrame) -> dict[str, list[bytes]]:
 
 
 def json_lines(rows: pl.DataFrame) -> list[bytes]:
-    """Return each row as one JSON object, times as integer UTC ns."""
-    return rows.with_columns(selectors.temporal().to_physical()).write_ndjson().encode().splitlines()
+    """Return each row as one JSON object, times as integer UTC ns, dates as ISO 8601."""
+    return rows.with_columns(selectors.datetime().to_physical()).write_ndjson().encode().splitlines()
+
+
+def contract_of_greeks(name: str, symbol: str) -> str:
+    """Return the contract that a key of `OPTION_GREEKS` names."""
+    before, _, after = OPTION_GREEKS.name(symbol).partition("*")
+    return name.removeprefix(before).removesuffix(after)
 
 
 def _rows(name: str, contract: type[Contract], headlines: str) -> Key:
@@ -163,12 +176,14 @@ def _metric(
     name: str = "",
     marks: tuple[str, ...] = (_GAP, _LAST_TRADE),
     without: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
     ts_column: str = "ts_event",
 ) -> Key:
+    columns = tuple(field for field in _columns(contract, *marks) if not (without and field.startswith(without)))
     return Key(
         pattern=f"analytics:{{symbol}}:{name or metric}",
         type=KeyType.STRING,
-        fields=tuple(field for field in _columns(contract, *marks) if not (without and field.startswith(without))),
+        fields=(*columns, *also),
         ttl_s=_ANALYTICS_TTL_S,
         metric=metric,
         contract=contract,
@@ -209,6 +224,19 @@ BARS_1MIN = Key(
 )
 """Closed bars of which the whole tape was seen, newest first; `ts` is the bar's end. Late trades revise a bar."""
 
+OPTION_CHAIN = Key(
+    pattern="options:{symbol}:chain",
+    type=KeyType.STRING,
+    fields=(*_WRITTEN, *OF_SNAPSHOT, "underlying_price", "contracts"),
+    ttl_s=_CHAIN_TTL_S,
+    headlines=("venue", "underlying_price"),
+)
+"""The newest snapshot of a chain; `ts` is its `ts_event`. `contracts` are the other columns of `options/chain`, a
+contract each, dates as ISO 8601; `underlying_price` is that of the settlement that comes next. Others may write it too:
+`feeds.chain_payload` tells what is read."""
+OPTION_GREEKS = Key(pattern="options:{symbol}:*:greeks", type=KeyType.STRING, fields=(), ttl_s=None)
+"""Written by others, a contract each: a pattern of SCAN, read where a symbol has no chain."""
+
 VPIN = _metric("vpin", Vpin, "vpin cdf level")
 TOXICITY = _metric("toxicity", Toxicity, "toxicity_adjusted toxicity_adjusted_level confidence")
 INSTITUTIONAL_FLOW = _metric(
@@ -235,6 +263,50 @@ FLOW_CLUSTERS = _metric(
 MOC = _metric("moc", ClosingImbalance, "side imbalance_notional imbalance_ratio", name="metric:moc")
 """None for a symbol that trades around the clock. `last_trade_id` is null in a batch value."""
 METRICS = (VPIN, TOXICITY, INSTITUTIONAL_FLOW, RETAIL_FLOW, OBI, SWEEP, HIDDEN, FLOW_CLUSTERS, MOC)
+"""Of a symbol's tape and book."""
+
+_OF_HISTORY = ("z_score", "percentile")
+_FLOW_PARTS = ("expiry", "vanna_", "charm_", "gamma_", "shares_per_pct_move", "notional_per_pct_move", "vol_beta")
+
+
+def _flow(metric: str, headlines: str, *parts: str, also: tuple[str, ...] = ()) -> Key:
+    without = tuple(part for part in _FLOW_PARTS if part not in parts)
+    return _metric(metric, DealerFlow, headlines, marks=(_GAP,), without=without, also=also)
+
+
+GEX = _metric(
+    "gex",
+    GammaExposure,
+    "gex_net gex_gross zero_gamma z_score",
+    marks=(_GAP,),
+    without=("strike", "expiry", "dex_", "directional_bias"),
+    also=(*_OF_HISTORY, *(f"gross_{name}" for name in _OF_HISTORY)),
+)
+"""Of the whole chain; `zero_gammas` is a list. `z_score` and `percentile` are of `gex_net` among the last snapshots,
+those with `gross_` of `gex_gross`. In keys of options, `has_gap` says that contracts broke a rule and were left out."""
+DEX = _metric(
+    "dex",
+    GammaExposure,
+    "dex_net dex_gross directional_bias z_score",
+    marks=(_GAP,),
+    without=("strike", "expiry", "gex_", "max_gex_strike", "zero_gamma"),
+    also=_OF_HISTORY,
+)
+VANNA = _flow("vanna", "vanna_notional_per_vol_pt z_score", "vanna_", also=_OF_HISTORY)
+CHARM = _flow("charm", "charm_notional_per_day z_score", "charm_", also=_OF_HISTORY)
+HEDGING_IMPACT = _flow(
+    "hedging_impact",
+    "notional_per_pct_move shares_per_pct_move",
+    *("gamma_", "shares_per_pct_move", "notional_per_pct_move", "vol_beta"),
+)
+SKEW = _metric(
+    "skew", Skew, "skew skew_ratio headline_expiry z_score", marks=(_GAP,), without=("expiry",), also=_OF_HISTORY
+)
+UNUSUAL = _metric(
+    "unusual", UnusualActivity, "classification score dominant_flow", name="metric:unusual", marks=(_GAP,)
+)
+OPTION_METRICS = (GEX, DEX, VANNA, CHARM, HEDGING_IMPACT, SKEW, UNUSUAL)
+"""Of a symbol's option chain."""
 
 HISTORY = Key(
     pattern="analytics:{symbol}:{metric}:history",
@@ -285,6 +357,32 @@ CORRELATION = _summary("analytics:portfolio:correlation", "symbols", "matrix", "
 """`matrix` and `pairs` (how many bars two symbols share) are lists of rows in the order of `symbols`; `high_pairs` the
 pairs whose |correlation| is at least `flag`; `source` is `computed` or `discovered`, which has no `pairs`. Correlations
 are rounded to six digits."""
+VIX1D = Key(
+    pattern="analytics:vix1d",
+    type=KeyType.STRING,
+    fields=_columns(VolIndexRegime),
+    ttl_s=_VIX1D_TTL_S,
+    contract=VolIndexRegime,
+    headlines=("value", "source", "regime", "z_score", "percentile", "change_5m", "change_1h"),
+)
+"""The newest reading of all sources, held against its source's history; where all sources fail it stays until its end.
+`symbol` is the index."""
+VIX1D_HISTORY = Key(
+    pattern="analytics:vix1d:history",
+    type=KeyType.LIST,
+    fields=("ts", *VIX1D.headlines),
+    ttl_s=_HISTORY_TTL_S,
+    max_entries=_HISTORY_LENGTH,
+)
+"""What stood under `VIX1D`, newest first."""
+VIX1D_SOURCE_HISTORY = Key(
+    pattern="volatility:vix1d:{source}:history",
+    type=KeyType.LIST,
+    fields=("ts", *VIX1D.headlines),
+    ttl_s=_HISTORY_TTL_S,
+    max_entries=_HISTORY_LENGTH,
+)
+"""Each source's readings, newest first."""
 HEARTBEAT = Key(
     pattern="heartbeat:analytics",
     type=KeyType.STRING,
@@ -316,5 +414,18 @@ MARKET_KEYS = (TRADES, QUOTES, DEPTH, TICKER, BOOK, BARS_1MIN)
 KEYS = (
     *MARKET_KEYS,
     *METRICS,
-    *(HISTORY, PORTFOLIO, SECTOR, CORRELATION, HEARTBEAT, DISCOVERED_BUCKET_SIZE, DISCOVERED_CORRELATION),
+    *OPTION_METRICS,
+    *(OPTION_CHAIN, OPTION_GREEKS),
+    *(
+        HISTORY,
+        PORTFOLIO,
+        SECTOR,
+        CORRELATION,
+        VIX1D,
+        VIX1D_HISTORY,
+        VIX1D_SOURCE_HISTORY,
+        HEARTBEAT,
+        DISCOVERED_BUCKET_SIZE,
+        DISCOVERED_CORRELATION,
+    ),
 )

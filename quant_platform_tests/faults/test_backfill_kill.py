@@ -16,10 +16,11 @@ import pytest
 
 from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.recipes import RECIPES
-from quant_platform.pipeline.units import Unit, UnitStatus
+from quant_platform.pipeline.units import UnitStatus
 from quant_platform.settings import Instrument, Settings, load_settings
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.storage.lake import Lake
+from quant_platform_tests.every_unit import OF_OPTIONS, every_unit
 
 DAYS = [date(2024, 8, 7), date(2024, 8, 8), date(2024, 8, 9)]
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -107,7 +108,7 @@ def test_backfill_killed_again_and_again_ends_as_if_it_never_was(
     settings = settings_of(config, home, monkeypatch)
     monkeypatch.delenv("QP_HOME")  # this process is not one of those to be counted
     finished: dict[Path, tuple[int, int]] = {}
-    units = len(RECIPES) * len(SYMBOLS) * len(DAYS)
+    units = len(every_unit(SYMBOLS, DAYS))
     for _ in range(KILLS):
         with started(config, home) as backfill:
             assert backfill.stdout
@@ -148,9 +149,9 @@ def test_backfill_killed_again_and_again_ends_as_if_it_never_was(
         assert engine.stale() == []
         statuses = {outcome.unit: outcome.status for outcome in engine.ledger.outcomes()}
     from_quotes = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
-    absent = {Unit(table, "BTCUSDT", DAYS[0]) for table in RECIPES.keys() - from_quotes}
-    never = ("market/book", "live/values", "live/parity")  # the archive has no book, and no writer ran
-    absent |= {Unit(table, symbol, day) for table in never for symbol in SYMBOLS for day in DAYS}
+    never = {"market/book", "live/values", "live/parity"} | OF_OPTIONS  # the archive has no book, and no writer ran
+    absent = every_unit(["BTCUSDT"], DAYS[:1], RECIPES.keys() - from_quotes - never)
+    absent |= every_unit(SYMBOLS, DAYS, never)
     assert {unit for unit, status in statuses.items() if status is UnitStatus.ABSENT} == absent
     assert {status for unit, status in statuses.items() if unit not in absent} == {UnitStatus.OK}
     assert len(statuses) == units

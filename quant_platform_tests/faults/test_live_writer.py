@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from quant_platform.pipeline.engine import Engine
+from quant_platform.pipeline.options import OPTIONS
 from quant_platform.pipeline.pending import FOLLOWING
 from quant_platform.settings import load_settings
 from quant_platform.storage import redis_keys
@@ -179,7 +180,7 @@ def test_served_values_are_right_whatever_dies(stage: Stage) -> None:
     assert json.loads(stage.client.get(redis_keys.HEARTBEAT.name()))["running"] is False
 
     with Engine(stage.settings) as engine:
-        for table in (*FOLLOWING, "live/values", "live/parity"):
+        for table in (*FOLLOWING, *(recipe.table for recipe in OPTIONS), "live/values", "live/parity"):
             (outcome,) = engine.run(table, [SYMBOL], [DAY], closed_before=CLOSED)
             assert outcome.status.is_usable, outcome.error
         parity = engine.lake.scan("live/parity", [SYMBOL], DAY, DAY).collect()

@@ -120,10 +120,13 @@ def own_market(market: Market, tmp_path: Path) -> Market:
     return Market(tmp_path / "archive", written_config(tmp_path, tmp_path / "archive"))
 
 
+_NOBODY_ASKED = {"QP_FEEDS__CBOE__VIX1D_URL": "", "QP_FEEDS__VIX1D__YAHOO_URL": ""}
+
+
 def environment(home: Path, config: Path, **more: str) -> dict[str, str]:
     """Return the environment of a command: ours without settings of the outside, and what is named."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("QP_", "DAGSTER_"))}
-    return kept | {"QP_HOME": str(home), "QP_CONFIG": str(config), "DO_NOT_TRACK": "1"} | more
+    return kept | {"QP_HOME": str(home), "QP_CONFIG": str(config), "DO_NOT_TRACK": "1"} | _NOBODY_ASKED | more
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +170,7 @@ def qp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_
             for name in [name for name in os.environ if name.startswith(("QP_", "DAGSTER_"))]:
                 patch.delenv(name)
             patch.setenv("DAGSTER_HOME", "")  # so that what the command sets is undone
-            for name, value in {"QP_HOME": str(home), "QP_CONFIG": str(config), **more}.items():
+            for name, value in {"QP_HOME": str(home), "QP_CONFIG": str(config), **_NOBODY_ASKED, **more}.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["qp", *arguments])
             capsys.readouterr()

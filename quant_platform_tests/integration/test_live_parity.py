@@ -29,7 +29,9 @@ from quant_platform.calculators import (
 from quant_platform.defs import checks
 from quant_platform.defs.live_plots import differences
 from quant_platform.pipeline.engine import Engine
+from quant_platform.pipeline.options import OPTIONS
 from quant_platform.pipeline.order_flow import (
+    ORDER_FLOW,
     hidden_order_params,
     participant_params,
     toxicity_params,
@@ -58,10 +60,12 @@ def built(root: Path, captured: Sequence[bytes]) -> Engine:
     one = Engine(settings_below(root, instrument={"default_bucket_size": 200.0}))
     land(one.settings, SYMBOL, market(SYMBOL, at_ms(BEFORE, 20), seconds=600))
     land(one.settings, SYMBOL, captured)
+    of_order_flow, of_options = ({recipe.table for recipe in recipes} for recipes in (ORDER_FLOW, OPTIONS))
     for table in RECIPES:
-        if table.split("/")[0] in {"market", "microstructure"}:
+        if table.startswith("market/") or table in of_order_flow | of_options:
             outcomes = one.run(table, [SYMBOL], [BEFORE, DAY], closed_before=CLOSED)
-            assert {o.status for o in outcomes} == {UnitStatus.OK}, outcomes
+            expected = UnitStatus.ABSENT if table in of_options else UnitStatus.OK
+            assert {o.status for o in outcomes} == {expected}, outcomes
     return one
 
 

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from quant_platform.feeds import cboe, deribit, lean_options
+from quant_platform.storage.chain_archive import Answer
 
 NEW_YORK = ZoneInfo("America/New_York")
 OSI = re.compile(r"([A-Z]+)(\d{6})([CP])(\d{8})")
@@ -208,7 +209,7 @@ def test_answers_of_deribit_as_they_came(real_data: Path) -> None:
         mine = {each["instrument_name"]: each for each in data if each["instrument_name"] in listed}
         assert mine
         parsed = deribit.read_chain(
-            deribit.Answer(body.encode(), "instruments"),
+            Answer(body.encode(), "instruments"),
             None,
             [answer(each) for each in mine.values()],
             symbol=currency,
@@ -284,5 +285,5 @@ def test_universe_of_lean(real_data: Path, name: str) -> None:
     names_are_kept(parsed.rows)
 
 
-def answer(result: object) -> deribit.Answer:
-    return deribit.Answer(json.dumps({"jsonrpc": "2.0", "result": result}).encode(), "answer")
+def answer(result: object) -> Answer:
+    return Answer(json.dumps({"jsonrpc": "2.0", "result": result}).encode(), "answer")

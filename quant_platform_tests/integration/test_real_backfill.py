@@ -264,6 +264,6 @@ def test_second_backfill_builds_nothing_and_touches_no_file(filled_home: Home, q
         tables = {line[0]: line[1:] for line in lines if line and line[0] in RECIPES and line[1].isdigit()}
         assert tables.keys() == RECIPES.keys()
         assert {counts[0] for counts in tables.values()} == {"0"}  # built
-        # Up to date, absent: two symbols, whose archive has no book, and of spot no quotes.
-        assert {(counts[1], counts[2]) for counts in tables.values()} == {("2", "0"), ("0", "2")}
+        # Up to date, absent: two symbols, whose archive has no book, and of spot no quotes; VIX1D is one unit.
+        assert {(counts[1], counts[2]) for counts in tables.values()} == {("2", "0"), ("0", "2"), ("0", "1")}
     assert written() == before

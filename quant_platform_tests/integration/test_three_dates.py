@@ -31,16 +31,18 @@ from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Unit, UnitStatus
+from quant_platform_tests.every_unit import OF_OPTIONS, every_unit
 
 FIRST, BAD, LAST = DATES = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
 SOUND, CORRUPT, RED = SYMBOLS = ("AAA", "BBB", "CCC")
 TRADES = "market/trades"
 BOOK, LIVE_VALUES = "market/book", "live/values"
-ABSENT = {BOOK, LIVE_VALUES, "live/parity"}  # the archive has no book, and no writer ran: which is sound
+# The archive has no book, no symbol has options, and no writer ran: which is sound.
+ABSENT = {BOOK, LIVE_VALUES, "live/parity"} | OF_OPTIONS
 FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
-FROM_TRADES = RECIPES.keys() - FROM_QUOTES - {TRADES, BOOK, LIVE_VALUES}
+FROM_TRADES = RECIPES.keys() - FROM_QUOTES - OF_OPTIONS - {TRADES, BOOK, LIVE_VALUES}
 # What looks back over midnight is built again on the day after a repair.
-LOOKS_BACK = {table for table, recipe in RECIPES.items() if any(one.lookback_sessions for one in recipe.inputs)}
+LOOKS_BACK = {table for table in FROM_TRADES | FROM_QUOTES if any(r.lookback_sessions for r in RECIPES[table].inputs)}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -125,7 +127,7 @@ class Runs:
         for info in instance.event_log_storage.get_asset_check_partition_info(keys):
             name = ("/".join(info.check_key.asset_key.path), info.check_key.name)
             checks.setdefault(name, {})[str(info.partition_key)] = info.latest_execution_status.value
-        paths = {Unit(t, s, d): lake.path(t, s, d) for t in RECIPES for s in SYMBOLS for d in DATES}
+        paths = {unit: lake.path(*unit) for unit in every_unit(SYMBOLS, DATES)}
         return Truth(
             is_success=[run.is_success for run in reversed(runs)],
             failures={row for run in runs for row in failures(instance, run.run_id)},
@@ -169,7 +171,7 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
     sound = {path: path.read_bytes() for path in spoiled}
     for path, spoil in spoiled.items():
         replace_file(path, spoil(sound[path]))
-    everything = {Unit(t, s, d) for t in RECIPES for s in SYMBOLS for d in DATES}
+    everything = every_unit(SYMBOLS, DATES)
     absent = {unit for unit in everything if unit.table in ABSENT}
     blocked = {Unit(table, symbol, BAD) for table in FROM_TRADES for symbol in (CORRUPT, RED)}
     failed = {Unit(TRADES, CORRUPT, BAD)}

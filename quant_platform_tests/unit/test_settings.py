@@ -236,6 +236,51 @@ analytics:
 """
 
 
+CHAINS = """
+feeds:
+  deribit: {poll_s: 30}
+  recorded_lean_options: {path: lean}
+  vix1d: {min_refetch_s: {cboe: 600}}
+instruments:
+  - symbol: SPX
+    venue_symbol: SPX
+    feed: cboe
+    tick_size: 0.01
+    lot_size: 1
+    calendar: XNYS
+    chain: {feed: recorded_lean_options, venue_symbol: spx, rate: 0.04}
+"""
+
+
+def test_an_instrument_may_have_a_chain_and_no_tape(written: Written) -> None:
+    settings = load_settings(written(CHAINS))
+    spx = settings.instrument("SPX")
+    assert spx.chain is not None
+    assert (spx.feed, spx.chain.feed, spx.chain.rate, spx.chain.dividend) == ("cboe", "recorded_lean_options", 0.04, 0)
+    assert settings.assumed_latency_ms == {"SPX": 50.0}
+    assert (settings.feeds.deribit.poll_s, settings.feeds.deribit.tickers) == (30, False)
+    assert settings.feeds.vix1d.min_refetch_s == {"cboe": 600, "ibkr": 15, "yahoo": 60}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "said"),
+    [
+        ("{path: lean}", "{}", 13, "instruments[0].chain.feed: needs a folder: set feeds.recorded_lean_options.path"),
+        ("venue_symbol: spx", "venue_symbol: s/x", 13, "instruments[0].chain.venue_symbol"),
+        ("rate: 0.04", "rate: .nan", 13, "instruments[0].chain.rate"),
+        ("feed: recorded_lean_options, v", "feed: lean, v", 13, "instruments[0].chain.feed"),
+        ("{cboe: 600}", "{reuters: 600}", 5, "feeds.vix1d.min_refetch_s.reuters"),
+        ("poll_s: 30", "poll_s: 0", 3, "feeds.deribit.poll_s"),
+    ],
+    ids=str,
+)
+def test_mistake_about_a_chain_is_told_with_file_line_and_key(
+    written: Written, right: str, wrong: str, line: int, said: str
+) -> None:
+    told = refusal(written(CHAINS.replace(right, wrong)))
+    assert f"line {line}: {said}" in told
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "line", "said"),
     [

@@ -14,4 +14,5 @@ TABLES = (
     TableAsset("microstructure/hidden_orders", plot=plots.hidden_orders),
     TableAsset("microstructure/flow_clusters", plot=plots.flow_clusters),
     TableAsset("microstructure/closing_imbalance"),
+    TableAsset("microstructure/unusual_activity"),
 )

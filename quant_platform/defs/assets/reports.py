@@ -11,16 +11,29 @@ from dagster_duckdb import DuckDBResource
 
 from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.resources import Platform
+from quant_platform.pipeline.options import OPTIONS
 from quant_platform.pipeline.recipes import RECIPES
+from quant_platform.pipeline.units import UnitStatus
 from quant_platform.reports import daily_market
 from quant_platform.reports.market_day import DailyMarket
+from quant_platform.reports.market_options import TABLES as OPTION_TABLES
+from quant_platform.reports.market_options import options_day
 from quant_platform.reports.market_order_flow import TABLES as ORDER_FLOW
 from quant_platform.reports.market_order_flow import order_flow
+from quant_platform.settings import POLLED_FEEDS, Instrument
 from quant_platform.storage import quarantine
 
 KEY = dg.AssetKey(["reports", "daily_market"])
 _CONTEXT_DAYS = 30
-_READS = ("statistics/liquidity", "market/gaps", "market/bars_5m", "statistics/price_statistics", *ORDER_FLOW)
+_OF_CHAINS = frozenset(recipe.table for recipe in OPTIONS)
+_READS = (
+    "statistics/liquidity",
+    "market/gaps",
+    "market/bars_5m",
+    "statistics/price_statistics",
+    *ORDER_FLOW,
+    *OPTION_TABLES,
+)
 
 
 def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -32,7 +45,7 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
             dg.AssetSpec(
                 KEY,
                 deps=[*(dg.AssetKey(t.split("/")) for t in _READS), dg.AssetKey(["marts", "fct_daily_bars"])],
-                description="One page a trading date: candles, spread, order flow, gaps, quarantine counts, coverage.",
+                description="One page a trading date: candles, order flow, options, gaps, quarantine, coverage.",
                 group_name="reports",
                 owners=["team:data-platform"],
                 kinds={"plotly", "html"},
@@ -92,19 +105,33 @@ def inputs(platform: Platform, daily_bars: pl.DataFrame, day: date) -> DailyMark
         coverage=coverage(platform, day),
         revised=bars_5m.filter(pl.col("revision") > 0).height,
         order_flow=order_flow({table: lake.scan(table, None, day, day) for table in ORDER_FLOW}),
+        options=options_day({table: lake.scan(table, None, day, day) for table in OPTION_TABLES}),
     )
 
 
 def coverage(platform: Platform, day: date) -> pl.DataFrame:
-    """Return one row per table and symbol with history: its status on that date, `missing` where it has none."""
+    """Return one row per table and symbol with history: its status on that date, `missing` where it has none.
+
+    What a symbol cannot have is left out, unless it is there: tables of options without a chain in its instrument's
+    row, and all others where its feed polls chains.
+    """
     rows = []
     for table in RECIPES:
         on_date = {o.unit.symbol: o for o in platform.engine.ledger.outcomes(table, start=day, end=day)}
+        impossible = {i.symbol for i in platform.settings.instruments if not _may_have(i, table)}
         for symbol, first in platform.engine.ledger.first_dates(table).items():
             outcome = on_date.get(symbol)
+            if symbol in impossible and (outcome is None or outcome.status is UnitStatus.ABSENT):
+                continue
             if outcome:
                 rows.append((table, symbol, outcome.status.value, outcome.rows, outcome.bytes))
             elif first <= day:
                 rows.append((table, symbol, "missing", 0, 0))
     schema = {"table": pl.String, "symbol": pl.String, "status": pl.String, "rows": pl.Int64, "bytes": pl.Int64}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _may_have(instrument: Instrument, table: str) -> bool:
+    if table in _OF_CHAINS:
+        return instrument.chain is not None
+    return instrument.feed not in POLLED_FEEDS

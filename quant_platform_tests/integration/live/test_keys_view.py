@@ -10,6 +10,8 @@ from quant_platform.storage import redis_keys
 
 NOW_NS = 1_723_118_400_000_000_000
 S = 1_000_000_000
+ROW = {"venue_symbol": "A", "feed": "binance_usdm", "tick_size": 0.1, "lot_size": 0.001}
+CHAIN = {"feed": "deribit", "venue_symbol": "BTC"}
 HEARTBEAT = {
     "ts_written": NOW_NS - S // 2,
     "running": True,
@@ -26,9 +28,7 @@ def row(client):
     """Return what is said of one key; `calendar` is the instrument's."""
 
     def found(key, calendar="24/7"):
-        instrument = Instrument(
-            symbol="A.P", venue_symbol="A", feed="binance_usdm", tick_size=0.1, lot_size=0.001, calendar=calendar
-        )
+        instrument = Instrument(symbol="A.P", **ROW, calendar=calendar, chain=CHAIN)
         (one,) = [row for row in snapshot(client, instrument, NOW_NS).rows if row.key == key.name("A.P")]
         return one
 
@@ -74,6 +74,21 @@ def put(client, key, **fields):
             redis_keys.SWEEP,
             {"side": 1, "notional": 1234567.891, "has_gap": True},
             "side buy · notional 1,234,567.89 · trades are missing",
+        ),
+        (
+            redis_keys.GEX,
+            {"gex_net": -2_345_678.9, "gex_gross": 5e6, "zero_gamma": 99.5, "has_gap": True},
+            "gex net -2,345,678.90 · gex gross 5,000,000.00 · zero gamma 99.5 · z score – · contracts are missing",
+        ),
+        (
+            redis_keys.SKEW,
+            {"skew": 0.1, "headline_expiry": "2024-08-23", "status": "no_valid_contracts"},
+            "skew 0.1 · skew ratio – · headline expiry 2024-08-23 · z score – · no_valid_contracts",
+        ),
+        (
+            redis_keys.OPTION_CHAIN,
+            {"venue": "deribit", "underlying_price": 101},
+            "venue deribit · underlying price 101",
         ),
         (redis_keys.HIDDEN, {"hidden": False, "hidden_volume": 0}, "hidden no · hidden volume 0"),
     ],
@@ -128,15 +143,32 @@ def test_why_a_key_is_missing(client, row):
     assert row(redis_keys.VPIN).says == "the writer is not running"
 
 
+def test_why_a_key_of_options_is_missing(client, row):
+    assert row(redis_keys.OPTION_CHAIN).says == "no chain has come: its feed is not polled, or does not answer"
+    assert row(redis_keys.GEX).says == "the writer is not running"
+    client.set("heartbeat:analytics", json.dumps(HEARTBEAT | {"error_counts": {"gex_dex": 2}}))
+    put(client, redis_keys.TRADES, price=1.0)
+    assert row(redis_keys.SKEW).says == "there is no chain"
+    put(client, redis_keys.OPTION_CHAIN, underlying_price=5)
+    assert row(redis_keys.SKEW).says == "not computed yet"
+    assert row(redis_keys.DEX).says == "its calculator has failed 2 times"
+
+
+def test_a_symbol_with_options_has_their_rows_too(client):
+    rows = snapshot(client, Instrument(symbol="A.P", **ROW, chain=CHAIN), NOW_NS).rows
+    names = [key.name("A.P") for key in (redis_keys.OPTION_CHAIN, *redis_keys.OPTION_METRICS)]
+    assert [row.key for row in rows][-len(names) :] == names
+
+
 def test_every_key_of_a_symbol_has_a_row(client):
-    instrument = Instrument(symbol="A.P", venue_symbol="A", feed="binance_usdm", tick_size=0.1, lot_size=0.001)
+    instrument = Instrument(symbol="A.P", **ROW)
     rows = snapshot(client, instrument, NOW_NS).rows
     assert [row.key for row in rows] == [key.name("A.P") for key in (*redis_keys.MARKET_KEYS, *redis_keys.METRICS)]
     assert not any(row.is_there for row in rows)
 
 
 def test_the_writer_in_one_line(client):
-    instrument = Instrument(symbol="A.P", venue_symbol="A", feed="binance_usdm", tick_size=0.1, lot_size=0.001)
+    instrument = Instrument(symbol="A.P", **ROW)
     assert snapshot(client, instrument, NOW_NS).writer == "The writer is not running: there is no heartbeat."
     client.set("heartbeat:analytics", json.dumps(HEARTBEAT))
     assert snapshot(client, instrument, NOW_NS).writer == (

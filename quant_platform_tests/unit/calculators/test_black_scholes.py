@@ -11,6 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from quant_platform.calculators.black_scholes import VALUES, chain_greeks, greeks, greeks_of_forward
+from quant_platform.calculators.implied_vol import with_volatility
 from quant_platform.contracts._schema import conformed, empty, polars_schema, validated
 from quant_platform.contracts.options import OptionChain, OptionGreeks
 
@@ -256,7 +257,7 @@ def chain(*rows):
         for name, dtype in schema.items()
     }
     frame = conformed(OptionChain, pl.DataFrame(full, schema=numbers, strict=False).cast(dict(schema)))
-    return frame.with_columns(rate=pl.lit(0.1), dividend=pl.lit(0.0))
+    return with_volatility(frame.with_columns(rate=pl.lit(0.1), dividend=pl.lit(0.0)))
 
 
 VENUE = {"delta": 0.78, "gamma": 0.05, "vega": 0.088, "theta": -0.0125}
@@ -317,8 +318,32 @@ def test_vega_and_theta_that_a_venue_does_not_give_are_the_models(bad):
 
 def test_the_venues_greeks_stand_where_its_volatility_is_missing():
     found = contract(**{**VENUE, "iv": None})
-    assert (found["source"], found["status"], found["delta"], found["gamma"]) == ("venue", "invalid_vol", 0.78, 0.05)
-    assert [found[name] for name in ("model_price", "rho", "vanna", "charm_per_year")] == [None] * 4
+    assert (found["source"], found["status"], found["delta"], found["gamma"]) == ("venue", "no_data", 0.78, 0.05)
+    assert [found[name] for name in ("iv", "model_price", "rho", "vanna", "charm_per_year")] == [None] * 5
+
+
+def test_without_a_volatility_the_mid_implies_one():
+    found = contract(iv=None, bid=4.709422392871533, ask=4.809422392871533)
+    assert (found["iv_source"], found["source"], found["status"]) == ("model", "model", "ok")
+    assert found["iv"] == pytest.approx(0.2, rel=1e-9)
+    assert found["delta"] == pytest.approx(0.779131290942669, rel=1e-9)
+    assert contract(bid=1.0, ask=2.0)["iv_source"] == "venue"
+
+
+@pytest.mark.parametrize(
+    ("quotes", "status"),
+    [
+        ({"bid": 4.0}, "one_sided"),
+        ({"ask": 4.0}, "one_sided"),
+        ({"bid": 5.0, "ask": 4.0}, "crossed"),
+        ({"bid": 0.5, "ask": 0.6}, "below_intrinsic"),
+        ({"bid": 42.0, "ask": 43.0}, "above_bound"),
+    ],
+    ids=str,
+)
+def test_why_there_is_no_volatility_is_told(quotes, status):
+    found = contract(iv=0.0, **quotes)
+    assert (found["status"], found["iv"], found["iv_source"], found["delta"]) == (status, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +362,7 @@ def test_a_venues_greeks_of_what_has_no_value_count_for_nothing(broken, status):
 
 
 def test_an_empty_chain_has_no_greeks():
-    rates = empty(OptionChain).with_columns(rate=pl.lit(0.0), dividend=pl.lit(0.0))
+    rates = with_volatility(empty(OptionChain).with_columns(rate=pl.lit(0.0), dividend=pl.lit(0.0)))
     assert_frame_equal(chain_greeks(rates), empty(OptionGreeks))
 
 

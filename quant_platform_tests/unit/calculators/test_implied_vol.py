@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from quant_platform.calculators.black_scholes import greeks, greeks_of_forward
-from quant_platform.calculators.implied_vol import forwards, implied_vol
+from quant_platform.calculators.implied_vol import forwards, implied_vol, with_underlying
 from quant_platform.contracts._schema import INSTANT
 
 ORACLES = Path(__file__).parents[2] / "golden" / "oracles"
@@ -326,3 +326,27 @@ def test_an_empty_chain_has_no_forwards():
     found = forwards(quotes())
     assert found.schema == forwards(quotes(("C", 100.0, 5.9, 6.1))).schema
     assert found.is_empty()
+
+
+def test_a_price_of_the_underlying_that_is_missing_follows_from_parity():
+    # Call less put is 2 at strike 100, in a year at 5 % and a yield of 1 %: forward 100 + 2 e^0.05, spot e^-0.04 of it.
+    year = pl.duration(days=365)
+    rows = pl.DataFrame(
+        {
+            "type": ["C", "P", "C"],
+            "strike": [100.0, 100.0, 110.0],
+            "bid": [9.0, 7.0, None],
+            "ask": [11.0, 9.0, None],
+            "underlying_price": [None, None, 101.0],
+            "rate": 0.05,
+            "dividend": 0.01,
+            "symbol": "X",
+        },
+        schema_overrides={"underlying_price": pl.Float64},
+    ).with_columns(ts_event=pl.lit(0).cast(INSTANT), ts_expiry=(pl.lit(0).cast(INSTANT) + year).cast(INSTANT))
+    parity = (100 + 2 * math.exp(0.05)) * math.exp(-0.04)
+    found = with_underlying(rows)
+    assert found["underlying_price"].to_list() == pytest.approx([parity, parity, 101.0], rel=1e-12)
+    assert found.columns == rows.columns
+    unquoted = with_underlying(rows.with_columns(bid=pl.lit(None, pl.Float64)))
+    assert unquoted["underlying_price"].to_list() == [None, None, 101.0]

@@ -190,3 +190,55 @@ def test_bad_line_of_a_universe_is_quarantined_and_the_others_stay(line, rule):
 def test_file_that_is_no_universe_is_refused(lines):
     with pytest.raises(ChainError, match=r"goog\.csv is no option universe of Lean.*Nothing was loaded"):
         universe(lines)
+
+
+def test_a_day_of_minutes_is_found_flat_and_in_leans_own_folders(archive, tmp_path):
+    flat = [
+        archive(kind, rows) for kind, rows in (("quote", QUOTES), ("trade", TRADES), ("openinterest", OPEN_INTEREST))
+    ]
+    found = lean_options.find(tmp_path, "GOOG", DATE)
+    assert found is not None
+    assert {path.name for path in found.files} == {path.name for path in flat}
+    own = tmp_path / "lean" / "option" / "usa" / "minute" / "goog"
+    own.mkdir(parents=True)
+    for path in flat:
+        path.rename(own / path.name.removeprefix("goog_"))
+    assert lean_options.find(tmp_path, "goog", DATE) is None
+    nested = lean_options.find(tmp_path / "lean", "goog", DATE)
+    assert nested is not None
+    assert [path.name for path in nested.files] == [path.name.removeprefix("goog_") for path in found.files]
+    one = lean_options.read_day(nested, symbol="GOOG.US", venue_symbol="goog", date=DATE)
+    assert one.rows.height == 2
+    assert one.rows["symbol"].unique().to_list() == ["GOOG.US"]
+
+
+def test_minutes_become_the_state_at_each_half_hour(archive, tmp_path):
+    later = {CALL: [*QUOTES[CALL], f"{OPEN + 45 * MINUTE},10200,10200,10200,10200,3,15100,15100,15100,15100,9"]}
+    archive("quote", {**QUOTES, **later})
+    found = lean_options.find(tmp_path, "goog", DATE)
+    rows = lean_options.read_day(found, symbol="GOOG", venue_symbol="goog", date=DATE).rows
+    half_past_nine = dt.datetime(2015, 12, 23, 14, 30, tzinfo=dt.UTC)
+    ends = [half_past_nine + dt.timedelta(minutes=minutes) for minutes in (30, 60)]
+    assert rows.select("ts_event", "type", "bid", "ask").rows() == [
+        (ends[0], "C", 1.01, None),
+        (ends[0], "P", 2.01, 2.1),
+        (ends[1], "C", 1.02, 1.51),
+        (ends[1], "P", 2.01, 2.1),
+    ]
+
+
+def test_a_universe_stands_in_where_there_are_no_minutes(tmp_path):
+    folder = tmp_path / "option" / "usa" / "universes" / "goog"
+    folder.mkdir(parents=True)
+    (folder / "20151223.csv").write_text("\n".join(UNIVERSE))
+    found = lean_options.find(tmp_path, "goog", DATE)
+    rows = lean_options.read_day(found, symbol="GOOG", venue_symbol="goog", date=DATE).rows
+    assert rows["contract"].to_list() == ["GOOG151224C00590000", "GOOG151231P00752500"]
+    assert lean_options.find(tmp_path, "goog", DATE + dt.timedelta(days=1)) is None
+
+
+def test_minutes_without_quotes_are_refused(archive, tmp_path):
+    archive("trade", TRADES)
+    found = lean_options.find(tmp_path, "goog", DATE)
+    with pytest.raises(ChainError, match="no zip of quotes"):
+        lean_options.read_day(found, symbol="GOOG", venue_symbol="goog", date=DATE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_platform.live.hours import served_from
+from quant_platform.live.hours import is_quoted, served_from
 from quant_platform.settings import Settings
 from quant_platform.settings.instruments import Instrument
 
@@ -69,3 +69,21 @@ def test_a_symbol_that_trades_around_the_clock_is_never_gated(tmp_path):
     settings = Settings(home=tmp_path, analytics={"extended_hours": {"open": "04:00", "close": "20:00"}})
     served = served_from(settings, instrument("24/7"), ns("2024-12-25T03:00:00Z"))
     assert served == (date(2024, 12, 25), ns("2024-12-25T00:00:00Z"), ns("2024-12-26T00:00:00Z"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ("2024-03-08T13:59:59Z", False),  # the session is 14:30 to 21:00
+        ("2024-03-08T14:00:00Z", True),
+        ("2024-03-08T18:00:00Z", True),
+        ("2024-03-08T21:29:59Z", True),
+        ("2024-03-08T21:30:00Z", False),
+        ("2024-03-09T18:00:00Z", False),  # a Saturday
+        ("2024-07-03T17:20:00Z", True),  # a half day, over at 17:00
+        ("2024-07-03T17:40:00Z", False),
+    ],
+)
+def test_quotes_change_in_the_session_and_half_an_hour_around_it(tmp_path, moment, expected):
+    assert is_quoted(Settings(home=tmp_path), instrument("XNYS"), ns(moment)) is expected
+    assert is_quoted(Settings(home=tmp_path), instrument("24/7"), ns(moment))

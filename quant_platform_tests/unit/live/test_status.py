@@ -15,7 +15,9 @@ def test_what_a_killed_process_left_goes_when_another_begins(tmp_path: Path) -> 
         (folder / name).write_text("{")
     one = _status.StatusFile(tmp_path, ts_started=7)
     assert [path.name for path in folder.iterdir()] == [f"{os.getpid()}.json.0f0f.tmp"]
-    one.write(one.state([], ["AAA"], {}, now_s=0.0))
-    assert _status.read(tmp_path) == [{"pid": os.getpid(), "ts_started": 7, "symbols": {}, "waiting": ["AAA"]}]
+    chains = {"SPX": {"contracts": 4}}
+    one.write(one.state([], ["AAA"], {}, now_s=0.0, chains=chains))
+    told = {"pid": os.getpid(), "ts_started": 7, "symbols": {}, "chains": chains, "waiting": ["AAA"]}
+    assert _status.read(tmp_path) == [told]
     one.remove()
     assert _status.read(tmp_path) == []

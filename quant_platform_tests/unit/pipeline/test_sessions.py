@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from quant_platform.pipeline.sessions import earlier_sessions, session
+from quant_platform.pipeline.sessions import earlier_sessions, session, trading_date
 
 
 def test_always_open_is_the_utc_day() -> None:
@@ -59,3 +59,19 @@ def test_calendar_that_is_recorded_less_far_back_works_all_the_same(calendar: st
 def test_unknown_calendar_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no calendar 'NYSEX': use 24/7 or a name"):
         session("NYSEX", date(2024, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("calendar", "moment", "expected"),
+    [
+        ("24/7", datetime(2024, 3, 10, 23, 59, tzinfo=UTC), date(2024, 3, 10)),
+        ("XNYS", datetime(2024, 3, 8, 20, 0, tzinfo=UTC), date(2024, 3, 8)),
+        ("XNYS", datetime(2024, 3, 9, 2, 0, tzinfo=UTC), date(2024, 3, 8)),  # Friday evening in New York
+        ("XNYS", datetime(2024, 3, 10, 18, 0, tzinfo=UTC), date(2024, 3, 8)),  # Sunday
+        ("XNYS", datetime(2024, 7, 4, 15, 0, tzinfo=UTC), date(2024, 7, 3)),
+    ],
+)
+def test_a_moment_belongs_to_its_trading_date_or_the_last_one_before(
+    calendar: str, moment: datetime, expected: date
+) -> None:
+    assert trading_date(calendar, moment) == expected

@@ -13,8 +13,10 @@ from quant_platform.storage import redis_keys
 from quant_platform.storage.redis_keys import KeyType
 
 SNAPSHOT = Path(__file__).parents[2] / "snapshots" / "redis_keys.txt"
+METRICS = (*redis_keys.METRICS, *redis_keys.OPTION_METRICS)
 OURS = [key for key in redis_keys.KEYS if key.ttl_s is not None]
-ABOUT_SYMBOLS = [key for key in OURS if key not in {redis_keys.HISTORY, redis_keys.HEARTBEAT}]
+HISTORIES = {redis_keys.HISTORY, redis_keys.VIX1D_HISTORY, redis_keys.VIX1D_SOURCE_HISTORY}
+ABOUT_SYMBOLS = [key for key in OURS if key not in HISTORIES and key is not redis_keys.HEARTBEAT]
 
 
 def described(key):
@@ -44,18 +46,18 @@ def test_every_key_ends_and_no_field_stands_twice(key):
     assert key.ttl_s > 0
 
 
-@pytest.mark.parametrize("key", redis_keys.METRICS, ids=lambda key: key.metric)
+@pytest.mark.parametrize("key", METRICS, ids=lambda key: key.metric)
 def test_metrics_say_whether_trades_are_missing_why_a_value_is_null_and_what_their_history_keeps(key):
     assert {"has_gap", "status"} <= set(key.fields)
-    assert ("last_trade_id" in key.fields) != (key is redis_keys.OBI)
+    assert ("last_trade_id" in key.fields) == (key in redis_keys.METRICS and key is not redis_keys.OBI)
     assert key.headlines
     assert set(key.headlines) <= set(key.fields)
 
 
 def test_the_settings_know_every_metric():
-    known = {key.metric for key in redis_keys.METRICS}
-    assert len(known) == len(redis_keys.METRICS)
-    assert known <= METRIC_INTERVALS.keys()
+    known = {key.metric for key in METRICS}
+    assert len(known) == len(METRICS)
+    assert known == METRIC_INTERVALS.keys()
     assert known <= StoreTtls.model_fields.keys()
 
 
@@ -65,6 +67,23 @@ def test_both_sides_of_the_participants_hold_each_column_once():
     shared = set(sides[0].fields) & set(sides[1].fields)
     assert set(sides[0].fields) | set(sides[1].fields) >= columns
     assert shared & columns == {"ts_open", "ts_event", "symbol", "last_trade_id", "trade_count", "status", "ts_known"}
+
+
+def test_the_keys_of_exposures_share_out_the_columns_of_a_whole_chain():
+    whole = set(redis_keys.GEX.contract.columns()) - {"strike", "expiry", "symbol"}
+    assert whole <= set(redis_keys.GEX.fields) | set(redis_keys.DEX.fields)
+    flows = (redis_keys.VANNA, redis_keys.CHARM, redis_keys.HEDGING_IMPACT)
+    whole = set(redis_keys.VANNA.contract.columns()) - {"expiry", "symbol"}
+    assert whole <= set().union(*(key.fields for key in flows))
+    parts = [{name for name in key.fields if name.endswith(("_pt", "_day", "_pct", "_move"))} for key in flows]
+    assert [len(part) for part in parts] == [4, 4, 6]
+    assert len(set().union(*parts)) == 14
+
+
+def test_a_key_of_greeks_names_its_contract():
+    name = "options:A.P:A240315C00100000:greeks"
+    assert redis_keys.contract_of_greeks(name, "A.P") == "A240315C00100000"
+    assert redis_keys.contract_of_greeks("options:A:5:C:greeks", "A") == "5:C"
 
 
 def test_name_holds_the_symbol_as_it_is():
