@@ -36,6 +36,8 @@ def minute_inputs(
     bars: pl.LazyFrame,
     quotes: pl.LazyFrame,
     imbalances: pl.LazyFrame,
+    exposures: pl.LazyFrame,
+    *,
     ts_close: datetime,
     params: ClosingAuctionParams = _DEFAULT,
 ) -> pl.DataFrame:
@@ -45,11 +47,12 @@ def minute_inputs(
         bars: `ts_open symbol volume ts_known` of one symbol's session in minutes, sorted by ts_open.
         quotes: `ts_event bid_price ask_price ts_recv`, sorted by ts_event; the last one by the minute's end counts.
         imbalances: `ts_event l5 ts_known`, sorted by ts_event; the last one by the minute's end counts.
+        exposures: `ts_event gex_net ts_known` of the options on it, whole chains, sorted by ts_event; as the others.
         ts_close: When the session ends. A minute that ends with it has nothing left to estimate.
         params: When estimates begin; `window_volume` is what was traded since.
 
     Returns:
-        One row a minute, by ts_event. `gex_net` is null: no options are read here.
+        One row a minute, by ts_event.
     """
     minute_end = pl.col("ts_open").dt.offset_by("1m")
     minutes = bars.filter(
@@ -62,14 +65,15 @@ def minute_inputs(
     )
     touch = quotes.select("ts_event", mid=(pl.col("bid_price") + pl.col("ask_price")) / 2, quote_known="ts_recv")
     depth = imbalances.select("ts_event", "l5", book_known="ts_known")
-    known = ("bars_known", "quote_known", "book_known")
+    gamma = exposures.select("ts_event", "gex_net", gamma_known="ts_known")
+    known = ("bars_known", "quote_known", "book_known", "gamma_known")
     return (
         minutes.sort("ts_event")
         .join_asof(touch, on="ts_event")
         .join_asof(depth, on="ts_event")
+        .join_asof(gamma, on="ts_event")
         .with_columns(
             ts_close=pl.lit(ts_close).cast(INSTANT),
-            gex_net=pl.lit(None, pl.Float64),
             ts_known=pl.max_horizontal(known),
         )
         .drop(known)

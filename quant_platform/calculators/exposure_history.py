@@ -1,5 +1,6 @@
 """Where the exposures of a chain stand among those of its last snapshots. The exposures are computed elsewhere."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,6 +14,8 @@ _KEY = ("symbol", "ts_event")
 _OF_GAMMA = {name: name.value for name in (Exposure.GEX_GROSS, Exposure.GEX_NET, Exposure.DEX_NET)}
 _OF_FLOW = {Exposure.VANNA: "vanna_notional_per_vol_pt", Exposure.CHARM: "charm_notional_per_day"}
 _OF_SKEW = {Exposure.SKEW: "skew"}
+_NAME = pl.concat_str("symbol", "exposure", separator="\x1f")
+"""Of the history of one exposure of one symbol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,24 +92,27 @@ def exposure_history(
     """
     statistics = pl.concat(
         history_statistics(
-            values.filter(pl.col("exposure") == exposure),
-            earlier.filter(pl.col("exposure") == exposure),
-            window=window,
-            min_samples=least,
-        ).with_columns(exposure=pl.lit(exposure.value), least=least)
+            _series(values, exposures), _series(earlier, exposures), window=window, min_samples=least
+        ).with_columns(least=least)
         for exposures, window, least in (
             (_OF_GAMMA, params.gamma_window, params.gamma_min_samples),
             (_OF_FLOW | _OF_SKEW, params.flow_window, params.flow_min_samples),
         )
-        for exposure in exposures
-    )
+    ).rename({"symbol": "series"})
     known = values.unique([*_KEY, "exposure"], keep="last", maintain_order=True)
     return (
-        statistics.join(known.select(*_KEY, "exposure", "ts_known"), on=[*_KEY, "exposure"], how="left")
+        statistics.join(
+            known.select(*_KEY, "exposure", "ts_known", series=_NAME), on=["series", "ts_event"], how="left"
+        )
         .with_columns(status=_status())
         .sort(*_KEY, "exposure")
         .select(pl.col(name).cast(dtype) for name, dtype in polars_schema(ExposureHistory).items())
     )
+
+
+def _series(values: pl.DataFrame, exposures: Collection[str]) -> pl.DataFrame:
+    """Return the values of some exposures, each exposure of a symbol as a history of its own."""
+    return values.filter(pl.col("exposure").is_in(list(exposures))).with_columns(symbol=_NAME)
 
 
 def _status() -> pl.Expr:

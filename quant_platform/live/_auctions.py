@@ -51,13 +51,20 @@ class Auctions:
                 self._mid[symbol] = mid
                 self._see(symbol, received)
 
-    def estimates(self, symbols: Sequence[str], market_ns: Mapping[str, int], books: pl.DataFrame) -> pl.DataFrame:
+    def estimates(
+        self,
+        symbols: Sequence[str],
+        market_ns: Mapping[str, int],
+        books: pl.DataFrame,
+        gex_net: Mapping[str, float | None],
+    ) -> pl.DataFrame:
         """Return the estimate of each of these symbols that is in the last minutes of its session.
 
         Args:
             symbols: Of whom.
             market_ns: The market's time of each symbol, UTC ns.
             books: Contract `OrderBookImbalance`, at most one row a symbol.
+            gex_net: Of the newest chain, in quote currency per 1 %, of symbols that have one.
 
         Returns:
             Contract `ClosingImbalance`.
@@ -72,7 +79,7 @@ class Auctions:
                 "window_volume": self._volume[symbol],
                 "mid": self._mid[symbol],
                 "l5": l5.get(symbol),
-                "gex_net": None,
+                "gex_net": gex_net.get(symbol),
             }
             for symbol in symbols
             if symbol in self._closes_ns and market_ns.get(symbol, 0) >= self._starts_ns(symbol)

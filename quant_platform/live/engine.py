@@ -201,19 +201,22 @@ class Engine:
         if self._has_close:
             self._guarded_auctions(lambda: self._auctions.add(chunk))
 
-    def run(self, family: str, symbols: Sequence[str], market_ns: Mapping[str, int]) -> None:
+    def run(
+        self, family: str, symbols: Sequence[str], market_ns: Mapping[str, int], gex_net: Mapping[str, float | None]
+    ) -> None:
         """Step a family for these symbols.
 
         Args:
             family: An update interval's name.
             symbols: Those whose turn it is.
             market_ns: The market's time of each symbol, UTC ns.
+            gex_net: Net gamma exposure of the newest chain, in quote currency per 1 %, of symbols that have one.
         """
         if family == "moc":
-            self._estimate(symbols, market_ns)
+            self._estimate(symbols, market_ns, gex_net)
             return
         if family == "flow_toxicity":
-            self.run("vpin", symbols, market_ns)  # of the same cycle
+            self.run("vpin", symbols, market_ns, gex_net)  # of the same cycle
         arrived = {stream: waiting.take(symbols) for stream, waiting in self._waiting[family].items()}
         found = {stream: rows for stream, rows in arrived.items() if rows is not None}
         if not found:
@@ -272,10 +275,14 @@ class Engine:
         frames = self._closed.pop(table, [])
         return pl.concat(frames) if frames else empty(contract_of(table))
 
-    def _estimate(self, symbols: Sequence[str], market_ns: Mapping[str, int]) -> None:
+    def _estimate(
+        self, symbols: Sequence[str], market_ns: Mapping[str, int], gex_net: Mapping[str, float | None]
+    ) -> None:
         if self._has_close:
             books = self._shown(BOOK, symbols)
-            self._guarded_auctions(lambda: self._keep(CLOSING, self._auctions.estimates(symbols, market_ns, books)))
+            self._guarded_auctions(
+                lambda: self._keep(CLOSING, self._auctions.estimates(symbols, market_ns, books, gex_net))
+            )
 
     def _guarded_auctions(self, work: Callable[[], None]) -> None:
         try:

@@ -115,6 +115,11 @@ class OptionMetrics:
         """Return what a key shows of these symbols, at least one, which are heard; a row each."""
         return pl.concat(self._chains[symbol].newest[key] for symbol in symbols)
 
+    def gex_net(self) -> dict[str, float | None]:
+        """Return the net gamma exposure of the newest chain, in quote currency per 1 %, of symbols whose is known."""
+        shown = ((symbol, chain.newest.get(redis_keys.GEX)) for symbol, chain in self._chains.items() if chain.is_heard)
+        return {symbol: rows["gex_net"][0] for symbol, rows in shown if rows is not None}
+
     def with_gap(self) -> set[str]:
         """Return the symbols of whose newest chain contracts were left out."""
         return {symbol for symbol, chain in self._chains.items() if chain.has_gap}

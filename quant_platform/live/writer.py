@@ -186,6 +186,7 @@ class Writer:
             self._restore_history(opened, batch)
         chunk = self._window.take(now_ns, self._places.until)
         market_ns = {s: ns for s in self._symbols if (ns := self._window.market_ns(s)) is not None}
+        gex_net = self._options.gex_net()
         for engine in self._engines:
             served = self._places.open(engine)
             engine.feed(chunk if len(served) == len(self._symbols) else _of(chunk, served))
@@ -194,7 +195,7 @@ class Writer:
                 if turn := self._turn(family, served):
                     self._tried.add(family)
                     errors = engine.errors[family]
-                    engine.run(family, turn, market_ns)
+                    engine.run(family, turn, market_ns, gex_net)
                     if engine.errors[family] == errors:
                         self.heart.last_updates[family] = now_ns
         self._places.follow(market_ns)

@@ -34,6 +34,7 @@ _TAPE = "microstructure/signed_trades"
 _BUCKETS = "microstructure/vpin_buckets"
 _VPIN = "microstructure/vpin"
 _MINUTE_BARS = "market/bars_1m"
+_GAMMA_EXPOSURE = "options/gamma_exposure"
 _MINUTE_S = 60
 # What a rule sees of the trades before a window: series and sweeps that began earlier.
 _CONTEXT_TRADES = 5_000
@@ -193,7 +194,11 @@ def _closing_imbalance(work: Work) -> Built:
     params = work.settings.analytics.closing_auction
     minutes, quotes = work.today(_MINUTE_BARS), work.today(_QUOTES)
     imbalances = work.today("microstructure/order_book_imbalance")
-    inputs = closing_auction.minute_inputs(minutes, quotes, imbalances, work.session.end, params)
+    whole = pl.col("strike").is_null() & pl.col("expiry").is_null()
+    exposures = work.today(_GAMMA_EXPOSURE).filter(whole).select("ts_event", "gex_net", "ts_known")
+    inputs = closing_auction.minute_inputs(
+        minutes, quotes, imbalances, exposures, ts_close=work.session.end, params=params
+    )
     return Built(closing_auction.closing_imbalance(inputs, params))
 
 
@@ -295,6 +300,7 @@ ORDER_FLOW = (
             Input(_MINUTE_BARS),
             Input(_QUOTES, is_optional=True),
             Input("microstructure/order_book_imbalance", is_optional=True),
+            Input(_GAMMA_EXPOSURE, is_optional=True),
         ),
         parameters=lambda settings: asdict(settings.analytics.closing_auction),
     ),

@@ -183,8 +183,8 @@ RECIPES: dict[str, Recipe] = {
             (Input("market/bars_1m", lookback_sessions=price_statistics.LOOKBACK_SESSIONS),),
             parameters=_statistics_parameters,
         ),
-        *ORDER_FLOW,
         *OPTIONS,
+        *ORDER_FLOW,
         *VOL_INDICES,
         *LIVE,
     )

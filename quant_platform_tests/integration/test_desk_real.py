@@ -23,8 +23,8 @@ feeds:
     mappings:
       tcapy_orders:
         kind: orders
-        columns: {order_id: id, ts_event: date, ts_done: benchmark_date_end, symbol: ticker, side: side, quantity: notional,
-                  algo: algo_id, broker: broker_id, limit_price: price_limit}
+        columns: {order_id: id, ts_event: date, ts_done: benchmark_date_end, symbol: ticker, side: side,
+                  quantity: notional, algo: algo_id, broker: broker_id, limit_price: price_limit}
         filter: {ticker: [EURUSD, EURJPY], notional_currency: EUR}
         constants: {status: filled}
       tcapy_fills:

@@ -119,7 +119,7 @@ def test_what_is_served_is_what_the_batch_computes(  # noqa: C901  # one story, 
     for chunk in chunks(one, opened, seed=7):
         engine.feed(chunk)
         for family in ("vpin", "flow_toxicity", "order_book", "sweep_detection", "flow_clustering"):
-            engine.run(family, [SYMBOL], {})
+            engine.run(family, [SYMBOL], {}, {})
         for table, found in served.items():
             found.append(engine.closed(table))
     assert not engine.errors

@@ -159,12 +159,15 @@ def test_minutes_take_what_was_traded_and_quoted_by_their_end() -> None:
     quotes = frame(ts_event=[-120, -90], bid_price=[9.0, 10.0], ask_price=[11.0, 14.0], ts_recv=[-114, -84])
     depth = frame(ts_event=[-72], l5=[0.5], ts_known=[-30])
 
+    gamma = frame(ts_event=[-75, -59], gex_net=[2e9, 3e9], ts_known=[-20, -5])
+
     found = closing_auction.minute_inputs(
         bars.with_columns(symbol=pl.lit("A")).lazy(),
         quotes.lazy(),
         depth.lazy(),
-        close,
-        ClosingAuctionParams(window_min=3),
+        gamma.lazy(),
+        ts_close=close,
+        params=ClosingAuctionParams(window_min=3),
     )
 
     expected = frame(
@@ -173,6 +176,7 @@ def test_minutes_take_what_was_traded_and_quoted_by_their_end() -> None:
         mid=[10.0, 12.0],
         l5=[None, 0.5],
         ts_close=[0, 0],
-        ts_known=[-114, -30],
-    ).with_columns(symbol=pl.lit("A"), gex_net=pl.lit(None, pl.Float64))
+        gex_net=[None, 2e9],
+        ts_known=[-114, -20],
+    ).with_columns(symbol=pl.lit("A"))
     assert_frame_equal(found, expected, check_column_order=False)

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from quant_platform.feeds import desk
 from quant_platform.live.desk_intake import Ingested, inbox, ingested, watch
 from quant_platform.settings import DeskFeed, DeskMapping, Feeds, Instrument, Settings
 from quant_platform.storage import desk_archive, quarantine
@@ -321,8 +322,76 @@ def test_two_watchers_take_a_file_once(settings: Settings, put) -> None:
 
 
 def test_a_landing_may_lie_elsewhere(settings: Settings, tmp_path: Path) -> None:
-    desk = DeskFeed(landing=tmp_path / "share")
-    own = settings.model_copy(update={"feeds": Feeds(desk=desk)})
+    share = DeskFeed(landing=tmp_path / "share")
+    own = settings.model_copy(update={"feeds": Feeds(desk=share)})
     assert inbox(own) == tmp_path / "share"
     os.makedirs(inbox(own))  # noqa: PTH103
     assert watch(own, NOW) == ([], {})
+
+
+def rules_of(done: Ingested) -> dict[str, int]:
+    assert done.receipt is not None
+    return done.receipt.rules
+
+
+def test_an_id_stays_with_its_symbol_and_date(settings: Settings, put) -> None:
+    first = put(lines(FILLS, fill("f1"), fill("f2"), fill("f3"), fill("f3", symbol="B/B")), "a.csv")
+    assert rules_of(ingested(settings, first, ts_intake=NOW)) == {"fill_id|moved from AAA on 2024-03-08 of a.csv": 1}
+    head = f"{FILLS},revision"
+    second = put(
+        lines(
+            head,
+            f"{fill('f1', at='2024-03-07T12:00:00Z')},1",
+            f"{fill('f2', symbol='B/B')},0",
+            f"{fill('f3', price='7')},1",
+            f"{fill('f4', symbol='B/B')},0",
+        ),
+        "b.csv",
+    )
+    done = ingested(settings, second, ts_intake=NOW)
+    assert rules_of(done) == {"fill_id|moved from AAA on 2024-03-08 of a.csv": 2}
+    assert (
+        desk.reason(next(iter(rules_of(done))))
+        == "its id has been told of another symbol or trading date, and would count on both"
+    )
+    assert told(settings, "B/B").filter(pl.col("rule").is_null())["fill_id"].to_list() == ["f4"]
+    assert told(settings)["fill_id"].to_list() == ["f1", "f2", "f3", "f3"]
+
+
+def test_an_order_and_a_fill_may_have_one_name(settings: Settings, put) -> None:
+    orders = put(lines("order_id,ts_event,symbol,side,quantity,status", "x,1709899200,AAA,B,2,filled"), "o.csv")
+    fills = put(lines(FILLS, fill("x", symbol="B/B")), "f.csv")
+    for path in (orders, fills):
+        assert rules_of(ingested(settings, path, ts_intake=NOW)) == {}
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_the_index_of_ids_is_made_anew_from_the_parts(settings: Settings, put, is_lost: bool) -> None:
+    ingested(settings, put(lines(FILLS, fill("f1"), fill("f2", price="x")), "z.csv"), ts_intake=NOW)
+    late = put(lines(FILLS, fill("f1", at="2024-03-07T12:00:00Z"), fill("f2", at="2024-03-07T12:00:00Z")), "a.csv")
+    ingested(settings, late, ts_intake=NOW + S)
+    if is_lost:
+        (settings.landing / desk_archive.FOLDER / "index.sqlite").unlink()
+    third = put(lines(FILLS, fill("f1", at="2024-03-06T12:00:00Z"), fill("f2", at="2024-03-06T12:00:00Z"), fill("f3")))
+    assert rules_of(ingested(settings, third, ts_intake=NOW + 2 * S)) == {
+        "fill_id|moved from AAA on 2024-03-08 of z.csv": 1,
+        "fill_id|moved from AAA on 2024-03-07 of a.csv": 1,
+    }
+
+
+def test_an_index_that_is_damaged_is_named(settings: Settings, put) -> None:
+    path = settings.landing / desk_archive.FOLDER / "index.sqlite"
+    put("no database" * 99, path.name, path.parent)
+    with pytest.raises(OSError, match=r"index.sqlite cannot be used: .* Remove it: it is made anew from the parts"):
+        ingested(settings, put(lines(FILLS, fill())), ts_intake=NOW)
+
+
+def test_what_is_read_otherwise_may_move(settings: Settings, put) -> None:
+    path = put(lines(FILLS, fill("f1", at="2024-03-09T02:00:00Z"), fill("f2")))
+    assert rules_of(ingested(settings, path, ts_intake=NOW)) == {}
+    row = settings.instruments[0].model_copy(update={"calendar": "XNYS"})
+    other = settings.model_copy(update={"instruments": (row, settings.instruments[1])})
+    done = ingested(other, path, ts_intake=NOW)
+    assert rules_of(done) == {}
+    assert done.receipt is not None
+    assert done.receipt.days == (Day(FRIDAY, "AAA", 2, 0),)

@@ -59,7 +59,7 @@ def chunk(first, last, *, symbols=SYMBOLS, traded=SYMBOLS):
 def stepped(engine, new, families=KEYS):
     engine.feed(new)
     for family in families:
-        engine.run(family, SYMBOLS, {})
+        engine.run(family, SYMBOLS, {}, {})
 
 
 def reached(engine, key, family):
