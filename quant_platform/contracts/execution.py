@@ -102,7 +102,7 @@ class _DeskRow(Contract):
 
 
 class Decision(_DeskRow):
-    """A strategy's decision to trade, as it was when it was made; no table yet."""
+    """A strategy's decision to trade, as it was when it was made."""
 
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "decision_id", "revision")
 
@@ -126,7 +126,7 @@ class Decision(_DeskRow):
 
 
 class Order(_DeskRow):
-    """An order, or a child of one; no table yet."""
+    """An order, or a child of one."""
 
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "order_id", "revision")
 
@@ -153,7 +153,7 @@ class Order(_DeskRow):
 
 
 class Fill(_DeskRow):
-    """An execution; no table yet."""
+    """An execution."""
 
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "fill_id", "revision")
 
@@ -179,7 +179,7 @@ class Fill(_DeskRow):
 
 
 class TcaOrder(Contract):
-    """What one parent order has cost, with its children's fills; no table yet.
+    """What one parent order has cost, with its children's fills.
 
     Costs are avg_price against a benchmark. The four parts are shares of the decided value (quantity x
     decision_price), and sum to the shortfall: paper profit less real profit. All figures in bps are null
@@ -258,7 +258,7 @@ class TcaOrder(Contract):
 
 
 class TcaFill(Contract):
-    """The quote that a fill met, and where the mid went after it; no table yet.
+    """The quote that a fill met, and where the mid went after it.
 
     The quote is the last one strictly before the fill. `status` says what that quote was: spreads are null unless it is
     `ok` or `locked`. Markouts do not depend on it: they compare the last mid at or before each instant with the fill.

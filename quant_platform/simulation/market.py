@@ -1,7 +1,8 @@
 """A seeded market: quotes and trades around a hidden price, written as the venue's own archive files.
 
-Here: the order flow and what it does at the touch. Not here: the hidden price itself (`latent_price`), the depth
-behind the touch (`depth_frames`) and how a file is laid out (`market_files`). Everything is a pure function of the
+Here: the order flow and what it does at the touch. Not here: the hidden price itself (`latent_price`), the draws of
+times, sides and sizes (`market_flow`), the depth behind the touch (`depth_frames`), how a file is laid out
+(`market_files`), and what a desk does (`desk_plan` and those that it names). Everything is a pure function of the
 parameters, the instrument and the date.
 
 Part of the orders, and the sizes at the touch, lean towards the hidden price's next seconds, so that markouts,
@@ -171,7 +172,7 @@ def write_archive(
 
     paths = write_days(write, instruments=instruments, dates=dates, on_file=on_file)
     for day in sorted({day for day, _ in records}):
-        told = [records[day, instrument.symbol] for instrument in instruments]
+        told = [records[key] for key in sorted(records) if key[0] == day]
         paths += write_desk(root, day, told, on_file=on_file)
     return paths
 

@@ -273,7 +273,7 @@ def test_a_bad_row_gets_nulls_and_harms_no_other(changes):
         fills=fills(changes.get("fill", {}), {"order_id": "good"}),
     )
     (broken,) = rows.filter(order_id="o0").to_dicts()
-    assert (broken["status"], broken["reasons"]) == ("invalid_input", "")
+    assert (broken["status"], broken["reasons"], broken["is_overfilled"]) == ("invalid_input", "", False)
     assert [broken[name] for name in BPS] == [None] * len(BPS)
     assert_frame_equal(rows.filter(order_id="good").drop("order_id"), found().drop("order_id"))
 
