@@ -71,9 +71,19 @@ def is_open(work: Work, closed_before: datetime | None) -> bool:
     if work.recipe.is_cross_symbol or work.session is None or work.lake.path(*work.unit).is_file():
         return False
     if work.recipe.fetch:
-        is_over = closed_before is not None and work.session.end <= closed_before
-        return not is_over and bool(capture.segments(work))
-    return any(work.lake.is_open(read, symbol, date) for read, _, _ in work.recipe.inputs if read != table)
+        return _is_captured(work, closed_before)
+    reads = [read for read, _, _ in work.recipe.inputs if read != table]
+    if any(work.lake.is_open(read, symbol, date) for read in reads):
+        return True
+    # What is made of a table that waits for the close waits with it.
+    is_lacking = any(not work.lake.path(read, symbol, date).is_file() for read in reads)
+    return work.recipe.fold is None and is_lacking and _is_captured(work, closed_before)
+
+
+def _is_captured(work: Work, closed_before: datetime | None) -> bool:
+    assert work.session is not None  # a closed day is never captured
+    is_over = closed_before is not None and work.session.end <= closed_before
+    return not is_over and bool(capture.segments(work))
 
 
 def append(work: Work, *, is_forced: bool = False) -> Outcome:

@@ -24,6 +24,7 @@ DAY = date(2024, 8, 8)
 SYMBOL = "AAA"
 CLOSED = datetime(2024, 8, 9, tzinfo=UTC)
 TRADES, GAPS, SECONDS, MINUTES = "market/trades", "market/gaps", "market/bars_1s", "market/bars_1m"
+OF_CHAINS = ["options/chain", "options/greeks", "options/gamma_exposure"]  # which the symbol has not
 OTHERS = ["statistics/price_statistics", "statistics/liquidity", "microstructure/closing_imbalance"]
 
 
@@ -172,10 +173,11 @@ def test_tables_that_do_not_follow_wait_for_the_close(engine: MakeEngine, lines:
     one = engine()
     land(one.settings, SYMBOL, lines)
     follow(one)
-    for table in OTHERS:
+    for table in OF_CHAINS + OTHERS:
         (outcome,) = one.run(table, [SYMBOL], [DAY])
         assert (outcome.status, outcome.rows, outcome.error) == (UnitStatus.OPEN, 0, "")
     follow(one, closed_before=CLOSED)
+    assert {one.run(table, [SYMBOL], [DAY])[0].status for table in OF_CHAINS} == {UnitStatus.ABSENT}
     assert {one.run(table, [SYMBOL], [DAY])[0].status for table in OTHERS} == {UnitStatus.OK}
 
 
