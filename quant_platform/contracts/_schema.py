@@ -1,7 +1,7 @@
 """The only door to dataframely: the Contract base class, column constructors, and row validation.
 
 A table's contract lives in the module of its domain: `market/trades` is found in `contracts/market.py`; what chains of
-options mean for dealers is in `contracts/dealer.py`.
+options mean for dealers is in `contracts/dealer.py`, and what many orders say in `contracts/scorecards.py`.
 """
 
 import functools

@@ -104,6 +104,7 @@ class _DeskRow(Contract):
 class Decision(_DeskRow):
     """A strategy's decision to trade, as it was when it was made."""
 
+    table: ClassVar[str] = "execution/decisions"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "decision_id", "revision")
 
     decision_id = text("The desk's id of the decision.")
@@ -128,6 +129,7 @@ class Decision(_DeskRow):
 class Order(_DeskRow):
     """An order, or a child of one."""
 
+    table: ClassVar[str] = "execution/orders"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "order_id", "revision")
 
     order_id = text("The desk's id of the order.")
@@ -155,6 +157,7 @@ class Order(_DeskRow):
 class Fill(_DeskRow):
     """An execution."""
 
+    table: ClassVar[str] = "execution/fills"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "fill_id", "revision")
 
     fill_id = text("The venue's or the broker's id of the execution.")
@@ -186,6 +189,7 @@ class TcaOrder(Contract):
     unless `status` is `ok`; `reasons` says why one is null in an `ok` row.
     """
 
+    table: ClassVar[str] = "execution/tca_orders"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "order_id")
     is_revised: ClassVar[bool] = True
 
@@ -264,6 +268,7 @@ class TcaFill(Contract):
     `ok` or `locked`. Markouts do not depend on it: they compare the last mid at or before each instant with the fill.
     """
 
+    table: ClassVar[str] = "execution/tca_fills"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "fill_id")
     is_revised: ClassVar[bool] = True
 

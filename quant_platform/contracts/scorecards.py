@@ -40,6 +40,7 @@ class OrderQuality(Contract):
     A part is in [0, 1], higher is better, and null where it cannot be told; its weight then drops out of the score.
     """
 
+    table: ClassVar[str] = "execution/quality"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "order_id")
 
     ts_event = instant("When the order reached the desk.")
@@ -86,6 +87,7 @@ class Impact(Contract):
     `temporary_bps` and `permanent_bps` add up to `total_bps`.
     """
 
+    table: ClassVar[str] = "execution/impact"
     sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "order_id")
 
     ts_event = instant("When the order reached the desk.")
@@ -186,6 +188,8 @@ class AlgoScorecard(_Member, _Cell):
     Counts, notional and its share always stand. All else is null, `too_few`, below the least number of orders.
     """
 
+    table: ClassVar[str] = "execution/algo_scorecard"
+    table: ClassVar[str] = "execution/impact_fit"
     sorted_by: ClassVar[tuple[str, ...]] = ("dimension", "period", "period_start", "member")
 
     fill_rate = real("Filled ÷ ordered, by notional.", unit="1", nullable=True, min=0)
@@ -200,6 +204,7 @@ class VenueScorecard(_Venue, _Cell):
     Counts, notional and its share always stand. All else is null, `too_few`, below the least number of orders.
     """
 
+    table: ClassVar[str] = "execution/venue_scorecard"
     sorted_by: ClassVar[tuple[str, ...]] = ("period", "period_start", "venue")
 
     fills = count("Fills in the cell.")

@@ -1,4 +1,4 @@
-"""`kill -9` of an intake, anywhere: a rerun completes it; every row is there once, with the bytes of one that was whole."""
+"""`kill -9` of an intake, anywhere: a rerun completes it, every row once, with the bytes of one that was whole."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ def run(home: Path, left: int) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("left", [0, 1, 2, 3, 5, 8, 13, 21, 30])
+@pytest.mark.parametrize("left", [0, 2, 5, 13, 30])
 def test_a_killed_intake_is_completed_by_the_next(tmp_path: Path, left: int) -> None:
     whole = dropped(tmp_path / "whole")
     assert [one.status for one in watch(whole, NOW + 5 * S).files] == ["taken"]

@@ -186,10 +186,14 @@ def test_parquet_says_the_same_whatever_its_types() -> None:
             "price": [100.5, float("nan"), 1e-7],
             "quantity": pl.Series([1, 2, 3], dtype=pl.Int32),
             "fee": pl.Series(["0.10", "0.20", None]).cast(pl.Decimal(10, 2)),
+            "venue": pl.Series([None, None, None], dtype=pl.Null),
             "legs": [[1], [2], [3]],
+            "age": [timedelta(1), None, None],
+            "is_hidden": [True, None, False],
         }
     )
     found = read(parquet(typed))
+    assert found.unread == ("legs", "age", "is_hidden")
     assert rules(found) == [None, "price|nullability", "ts_event|nullability"]
     first = found.rows.row(0, named=True)
     assert (first["ts_event"], first["ts_recv"], first["side"], first["price"]) == (NOON, NOON, 1, 100.5)
@@ -262,7 +266,12 @@ def test_a_mapping_reads_a_brokers_export() -> None:
     )
     assert found.left_out == 3
     assert found.unread == ()
-    assert rules(found) == [None, None, "side|nullability,quantity|min_exclusive", "side|nullability,quantity|nullability"]
+    assert rules(found) == [
+        None,
+        None,
+        "side|nullability,quantity|min_exclusive",
+        "side|nullability,quantity|nullability",
+    ]
     rows = found.rows.head(2)
     assert rows["fill_id"].to_list() == ["2024-03-08 07:00:00|A|3", "2024-03-08 07:00:00|A|3#2"]
     assert (rows["side"].to_list(), rows["quantity"].to_list()) == ([1, 1], [3.0, 3.0])
@@ -336,3 +345,20 @@ def test_every_cut_of_a_file_is_not_whole_or_ends_with_a_line() -> None:
 def test_a_mapping_says_which_column_is_not_there() -> None:
     with pytest.raises(DeskError, match="It lacks the columns 'ticker', 'px', 'type'; it has 'when', 'amount'"):
         read("when,amount\n1,2\n", mapped(filter={"type": "x"}))
+
+
+def test_a_filter_may_leave_nothing() -> None:
+    found = read("when,ticker,amount,px\n1709899200,AAA,3,1\n", mapped(filter={"ticker": "BBB"}))
+    assert (found.rows.height, found.left_out) == (0, 1)
+    assert found.rows.schema == read(lines(FILLS, GOOD)).rows.schema
+
+
+def test_a_mapping_of_orders_may_have_ids_and_sides_of_its_own() -> None:
+    orders = DeskMapping(
+        kind="orders",
+        columns={"order_id": "id", "ts_event": "t", "symbol": "s", "side": "way", "quantity": "q"},
+        constants={"status": "filled"},
+    )
+    found = read("id,t,s,way,q,place_\no1,1709899200,AAA,SS,-3,x\no2,1709899200,AAA,SS,3,x\n", orders)
+    assert rules(found) == ["quantity|min_exclusive", None]
+    assert found.rows["side"].to_list() == [-1, -1]

@@ -366,7 +366,7 @@ def test_an_order_and_a_fill_may_have_one_name(settings: Settings, put) -> None:
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_the_index_of_ids_is_made_anew_from_the_parts(settings: Settings, put, is_lost: bool) -> None:
+def test_the_index_of_ids_is_made_anew_from_the_parts(settings: Settings, put, *, is_lost: bool) -> None:
     ingested(settings, put(lines(FILLS, fill("f1"), fill("f2", price="x")), "z.csv"), ts_intake=NOW)
     late = put(lines(FILLS, fill("f1", at="2024-03-07T12:00:00Z"), fill("f2", at="2024-03-07T12:00:00Z")), "a.csv")
     ingested(settings, late, ts_intake=NOW + S)
@@ -395,3 +395,24 @@ def test_what_is_read_otherwise_may_move(settings: Settings, put) -> None:
     assert rules_of(done) == {}
     assert done.receipt is not None
     assert done.receipt.days == (Day(FRIDAY, "AAA", 2, 0),)
+
+
+def test_an_error_of_the_landing_is_told_and_leaves_the_file(
+    settings: Settings, put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(lines(FILLS, fill()), "a.csv", inbox(settings))
+
+    def gone(*_: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "landing")
+
+    monkeypatch.setattr(desk_archive, "put_raw", gone)
+    with pytest.raises(FileNotFoundError, match="landing"):
+        watch(settings, later(path, 5))
+    monkeypatch.undo()
+    assert statuses(watch(settings, later(path, 5)).files) == {"a.csv": "taken"}
+
+
+def test_without_instruments_no_symbol_is_known(settings: Settings, put) -> None:
+    done = ingested(settings.model_copy(update={"instruments": ()}), put(lines(FILLS, fill())), ts_intake=NOW)
+    assert done.status == "refused"
+    assert "symbol|unknown (1 rows)" in done.why
