@@ -78,7 +78,16 @@ def market(trades: pl.DataFrame, quotes: pl.DataFrame) -> Market:
     Raises:
         ValueError: A row has no ts_recv, or the symbols and times are more than 63 bits can order.
     """
-    return Market(prints(trades), mids(ordered_quotes(quotes)))
+    return Market(prints(trades), market_mids(quotes))
+
+
+def market_mids(quotes: pl.DataFrame) -> PriceTape:
+    """Return the mids of `market` alone, of contract `Quote`.
+
+    Raises:
+        ValueError: As `market` does.
+    """
+    return mids(ordered_quotes(quotes))
 
 
 def ordered_sessions(sessions: pl.DataFrame) -> Sessions:

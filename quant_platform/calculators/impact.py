@@ -13,6 +13,7 @@ import polars.selectors as cs
 
 from quant_platform.calculators import _power_law, _student_t
 from quant_platform.calculators._power_law import Array, PowerLaw
+from quant_platform.calculators.benchmarks import last_mids, market_mids
 from quant_platform.calculators.execution_quality import finite
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.enums import Status
@@ -55,11 +56,60 @@ class ImpactParams:
 
 
 _DEFAULTS = ImpactParams()
+_ROW = "row_"
 
 
 def settled_at(params: ImpactParams = _DEFAULTS) -> pl.Expr:
     """Return when the mid after each order is read: `settle_s` after `ts_done`; null while the order is open."""
     return pl.col("ts_done") + pl.duration(nanoseconds=round(params.settle_s * 1e9), time_unit="ns")
+
+
+def with_market(
+    orders: pl.DataFrame,
+    quotes: pl.DataFrame,
+    sessions: pl.DataFrame,
+    minutes: pl.DataFrame,
+    params: ImpactParams = _DEFAULTS,
+) -> pl.DataFrame:
+    """Return orders with what `impact` wants of the market beside them.
+
+    Args:
+        orders: `symbol ts_done` of contract `TcaOrder`, any row order.
+        quotes: Contract `Quote`, of the orders' sessions.
+        sessions: `benchmarks.SESSIONS`.
+        minutes: `symbol date close volume` of one-minute bars of earlier sessions, each symbol's in order of time.
+        params: The horizon.
+
+    Returns:
+        The rows with `settled_price`, the mid at `settled_at`: null past the last quote, and past the close of the
+        session that the order ended in; and `adv sigma_daily_bps`: the mean volume of those sessions, and the root of
+        their mean realised variance, the sum of squared one-minute log returns. Null without a session.
+    """
+    daily = (
+        minutes.with_columns(change=pl.col("close").log().diff().over("symbol", "date"))
+        .group_by("symbol", "date")
+        .agg(pl.col("volume").sum(), variance=(pl.col("change") ** 2).sum())
+        .group_by("symbol")
+        .agg(adv=pl.col("volume").mean(), sigma_daily_bps=pl.col("variance").mean().sqrt() * 1e4)
+    )
+    ends = quotes.group_by("symbol").agg(ts_last=pl.col("ts_event").max())
+    hours = sessions.select("symbol", "ts_open", "ts_close").sort("ts_open")
+    placed = (
+        orders.with_row_index(_ROW)
+        .filter(pl.col("ts_done").is_not_null())
+        .select(_ROW, "symbol", "ts_done", ts_event=settled_at(params))
+        .sort("ts_done")
+        .join_asof(hours, left_on="ts_done", right_on="ts_open", by="symbol", check_sortedness=False)
+        .join(ends, on="symbol", how="left")
+        .filter(pl.col("ts_event") <= pl.min_horizontal("ts_last", "ts_close"))
+    )
+    settled = last_mids(placed, market_mids(quotes)).select(settled_price="mid_price").hstack(placed.select(_ROW))
+    return (
+        orders.with_row_index(_ROW)
+        .join(settled, on=_ROW, how="left", maintain_order="left")
+        .join(daily, on="symbol", how="left", maintain_order="left")
+        .drop(_ROW)
+    )
 
 
 def square_root_bps(quantity: str, params: ImpactParams = _DEFAULTS) -> pl.Expr:

@@ -28,7 +28,7 @@ _FIRST_READING_NS = 631_152_000 * 1_000_000_000  # calendars begin in 1990
 if TYPE_CHECKING:
     from quant_platform.defs.demo import Demo
     from quant_platform.defs.resources import Platform
-    from quant_platform.live.desk_intake import Ingested
+    from quant_platform.pipeline.desk_intake import Ingested
     from quant_platform.pipeline.units import Outcome
     from quant_platform.settings import Settings
 
@@ -164,7 +164,7 @@ def ingest_desk(
     What was taken before is not taken twice. A file that cannot be used is refused and the others are taken; exit code
     1 when any was refused. Rows that break a rule are quarantined, and the table says which.
     """
-    from quant_platform.live.desk_intake import ingested
+    from quant_platform.pipeline.desk_intake import ingested
 
     settings = checked_settings()
     own = next((known for known in DESK_CONTRACTS if known == kind), None)

@@ -35,7 +35,7 @@ class ImpactMeasure(StrEnum):
 
 
 class OrderQuality(Contract):
-    """How well an order was executed, as one score and the parts that it is made of; no table of the lake yet.
+    """How well an order was executed, as one score and the parts that it is made of.
 
     A part is in [0, 1], higher is better, and null where it cannot be told; its weight then drops out of the score.
     """
@@ -82,7 +82,7 @@ class OrderQuality(Contract):
 
 
 class Impact(Contract):
-    """What an order did to the price, against the mid well after it; no table of the lake yet.
+    """What an order did to the price, against the mid well after it.
 
     `temporary_bps` and `permanent_bps` add up to `total_bps`.
     """
@@ -183,13 +183,12 @@ class _Venue(Contract):
 
 
 class AlgoScorecard(_Member, _Cell):
-    """What orders cost by algo, broker and strategy, a day, a week and a month; no table of the lake yet.
+    """What orders cost by algo, broker and strategy, a day, a week and a month.
 
     Counts, notional and its share always stand. All else is null, `too_few`, below the least number of orders.
     """
 
     table: ClassVar[str] = "execution/algo_scorecard"
-    table: ClassVar[str] = "execution/impact_fit"
     sorted_by: ClassVar[tuple[str, ...]] = ("dimension", "period", "period_start", "member")
 
     fill_rate = real("Filled ÷ ordered, by notional.", unit="1", nullable=True, min=0)
@@ -199,7 +198,7 @@ class AlgoScorecard(_Member, _Cell):
 
 
 class VenueScorecard(_Venue, _Cell):
-    """What fills cost by venue, a day, a week and a month; no table of the lake yet.
+    """What fills cost by venue, a day, a week and a month.
 
     Counts, notional and its share always stand. All else is null, `too_few`, below the least number of orders.
     """

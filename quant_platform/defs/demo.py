@@ -4,13 +4,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as midnight
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant_platform.defs.resources import Platform
-from quant_platform.settings import RecordedFrames, Settings
+from quant_platform.pipeline import desk_intake
+from quant_platform.settings import DESK_CONTRACTS, RecordedFrames, Settings
 from quant_platform.simulation import vix1d
+from quant_platform.simulation.desk import desk_path
+from quant_platform.simulation.desk_params import DeskParams
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.simulation.options import ChainParams, write_chains
 
@@ -54,7 +58,12 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
     platform = Platform(settings)
 
     def simulate() -> None:
-        write_archive(root, instruments=instruments, dates=dates, params=PARAMS, on_file=on_file)
+        write_archive(root, instruments=instruments, dates=dates, params=PARAMS, desk=DeskParams(), on_file=on_file)
+        for day in dates:
+            ended = datetime.combine(day + timedelta(days=1), midnight(), UTC)
+            for kind in DESK_CONTRACTS:
+                path = desk_path(root, day, kind)
+                desk_intake.ingested(settings, path, ts_intake=int(ended.timestamp()) * 1_000_000_000)
         write_chains(
             settings.simulated_chains,
             instruments=instruments,

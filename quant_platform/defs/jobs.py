@@ -17,7 +17,16 @@ def daily_market() -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         DAILY_MARKET,
         selection=dg.AssetSelection.groups(
-            "market", "microstructure", "options", "volatility", "statistics", "live", "staging", "marts", "reports"
+            "market",
+            "microstructure",
+            "options",
+            "volatility",
+            "statistics",
+            "execution",
+            "live",
+            "staging",
+            "marts",
+            "reports",
         )
         - dg.AssetSelection.checks(live_health.KEY),
         description="Archive → lake → bars → order flow, statistics, parity → marts → report, for one trading date.",

@@ -49,12 +49,12 @@ def table_asset(spec: TableAsset, partitions: dg.DailyPartitionsDefinition) -> d
                 key,
                 deps=[
                     dg.AssetDep(
-                        dg.AssetKey(table.split("/")),
+                        dg.AssetKey(read.table.split("/")),
                         partition_mapping=dg.TimeWindowPartitionMapping(
-                            start_offset=-lookback, allow_nonexistent_upstream_partitions=True
+                            start_offset=-read.lookback_sessions, allow_nonexistent_upstream_partitions=True
                         ),
                     )
-                    for table, lookback, _ in recipe.inputs
+                    for read in recipe.inputs
                 ],
                 description=contract.__doc__,
                 group_name=spec.table.split("/", maxsplit=1)[0],
@@ -190,7 +190,7 @@ def _metadata(
 
 
 def _time_range(platform: Platform, table: str, day: date) -> tuple[Any, Any]:
-    column = next(n for n in ("ts_event", "ts_open", "ts_start") if n in contract_of(table).columns())
+    column = next(n for n in ("ts_event", "ts_open", "ts_start", "period_start") if n in contract_of(table).columns())
     return platform.engine.lake.time_range(table, day, column)
 
 

@@ -182,8 +182,8 @@ class Engine:
         reasons = []
         for unit in work.input_units():
             outcome = known.get(unit)
-            if unit.date != work.unit.date:
-                continue  # missing or red history only shortens the lookback, and the key says so
+            if unit.date != work.unit.date or unit.symbol != work.unit.symbol:
+                continue  # missing or red history, or another symbol, only leaves less to read, and the key says so
             if outcome is None:
                 reasons.append(f"{unit} has not been built: run `qp backfill` for it")
             elif outcome.is_red:
@@ -289,7 +289,8 @@ def _build(work: Work, *, is_forced: bool) -> Outcome:
     recipe, unit, lake = work.recipe, work.unit, work.lake
     status = UnitStatus.OK
     inputs = {u: outcome_on_disk(lake, u) for u in work.input_units() if u.date == unit.date}
-    if unfit := ", ".join(str(u) for u, outcome in inputs.items() if not usable_hash(outcome)):
+    unfit = ", ".join(str(u) for u, found in inputs.items() if u.symbol == unit.symbol and not usable_hash(found))
+    if unfit:
         reason = f"The file of {unfit} is missing, damaged or red: run `qp backfill` for it."
         return Outcome(unit, UnitStatus.BLOCKED, error=reason)
     if work.session is None:
@@ -344,9 +345,10 @@ def _through_segment(inputs: Iterable[Outcome | None]) -> str | None:
 
 
 def _is_absent(recipe: Recipe, inputs: Mapping[Unit, Outcome | None]) -> bool:
-    absent = {unit.table for unit, outcome in inputs.items() if outcome and outcome.status is UnitStatus.ABSENT}
-    required = {table for table, _, is_optional in recipe.inputs if not is_optional}
-    return bool(absent & required) or (bool(inputs) and len(absent) == len(inputs))
+    there = {unit.table for unit, outcome in inputs.items() if outcome and outcome.status is not UnitStatus.ABSENT}
+    absent = {unit.table for unit in inputs} - there
+    required = {read.table for read in recipe.inputs if not read.is_optional}
+    return bool(absent & required) or (bool(inputs) and not there)
 
 
 def _pool(workers: int) -> Executor:

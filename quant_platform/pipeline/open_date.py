@@ -72,7 +72,7 @@ def is_open(work: Work, closed_before: datetime | None) -> bool:
         return False
     if work.recipe.fetch:
         return _is_captured(work, closed_before)
-    reads = [read for read, _, _ in work.recipe.inputs if read != table]
+    reads = [read.table for read in work.recipe.inputs if read.table != table]
     if any(work.lake.is_open(read, symbol, date) for read in reads):
         return True
     # What is made of a table that waits for the close waits with it.

@@ -10,6 +10,8 @@ from quant_platform.contracts._schema import empty
 from quant_platform.contracts.market import Bar1s, Book
 from quant_platform.feeds import binance_archive, binance_csv, frames, lean, lobster, normalize, recorded
 from quant_platform.pipeline import capture
+from quant_platform.pipeline.desk import DESK
+from quant_platform.pipeline.execution import EXECUTION
 from quant_platform.pipeline.live_values import LIVE
 from quant_platform.pipeline.options import OPTIONS
 from quant_platform.pipeline.order_flow import ORDER_FLOW
@@ -185,6 +187,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         *OPTIONS,
         *ORDER_FLOW,
+        *DESK,
+        *EXECUTION,
         *VOL_INDICES,
         *LIVE,
     )

@@ -69,6 +69,14 @@ def earlier_sessions(calendar: str, day: date, count: int) -> list[date]:
     return found
 
 
+def later_session(calendar: str, day: date) -> date:
+    """Return the trading date after `day`."""
+    day += timedelta(days=1)
+    while session(calendar, day) is None:
+        day += timedelta(days=1)
+    return day
+
+
 @cache
 def _exchange(calendar: str) -> Any:
     import exchange_calendars

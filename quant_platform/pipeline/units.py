@@ -80,11 +80,14 @@ class Input(NamedTuple):
     """A table that a recipe reads, for the unit's date and so many sessions before it.
 
     What is made from an absent day is absent too, unless that input is optional; and where all inputs are.
+    `is_each_symbol`, for tables that belong to no symbol: the files of every configured symbol are read, as many as
+    there are.
     """
 
     table: str
     lookback_sessions: int = 0
     is_optional: bool = False
+    is_each_symbol: bool = False
 
 
 Streams = Mapping[str, Any]  # lazy rows by table; for `CAPTURED` the segments
@@ -174,13 +177,15 @@ class Work:
 
     def input_units(self) -> list[Unit]:
         """Return the units that this one reads, lookback sessions included, oldest first."""
+        every = [instrument.symbol for instrument in self.settings.instruments]
         return [
-            Unit(table, self.unit.symbol, date)
-            for table, lookback, _ in self.recipe.inputs
+            Unit(read.table, symbol, date)
+            for read in self.recipe.inputs
             for date in [
-                *earlier_sessions(self.calendar, self.unit.date, lookback),
+                *earlier_sessions(self.calendar, self.unit.date, read.lookback_sessions),
                 self.unit.date,
             ]
+            for symbol in (every if read.is_each_symbol else [self.unit.symbol])
         ]
 
     def readable(self, table: str) -> list[Unit]:

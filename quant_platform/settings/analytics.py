@@ -14,8 +14,11 @@ from quant_platform.calculators.dealer_exposure import DealerFlowParams, GammaEx
 from quant_platform.calculators.exposure_history import ExposureHistoryParams
 from quant_platform.calculators.flow_clusters import FlowClustersParams
 from quant_platform.calculators.hidden_orders import HiddenOrderParams
+from quant_platform.calculators.impact import ImpactParams
 from quant_platform.calculators.order_book import OrderBookParams
 from quant_platform.calculators.participants import ParticipantParams
+from quant_platform.calculators.quality_score import QualityParams
+from quant_platform.calculators.scorecards import ScorecardParams
 from quant_platform.calculators.skew import SkewParams
 from quant_platform.calculators.sweeps import SweepParams
 from quant_platform.calculators.toxicity import ToxicityParams
@@ -89,6 +92,9 @@ class Analytics(Section):
     vix1d_proxy: VarianceIndexParams = VarianceIndexParams()
     vol_regime: VolRegimeParams = VolRegimeParams()
     unusual_activity: UnusualActivityParams = UnusualActivityParams()
+    execution_quality: QualityParams = QualityParams()
+    impact: ImpactParams = ImpactParams()
+    scorecards: ScorecardParams = ScorecardParams()
     cadence_hz: Positive = Field(2.0, description="Cycles of the live writer a second.")
     rth_only: bool = Field(True, description="Whether a symbol is written in its exchange's trading hours only.")
     extended_hours: ExtendedHours | None = Field(None, description="Hours in place of the regular ones.")

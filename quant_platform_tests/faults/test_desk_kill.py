@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from quant_platform.live.desk_intake import inbox, watch
+from quant_platform.pipeline.desk_intake import inbox, watch
 from quant_platform.settings import Instrument, Settings
 from quant_platform.storage import desk_archive
 
@@ -18,7 +18,7 @@ NOW = 1_999_999_999 * S
 DAYS = 6
 WRITER = """
 import os, pathlib, signal, sys
-from quant_platform.live.desk_intake import watch
+from quant_platform.pipeline.desk_intake import watch
 from quant_platform_tests.faults.test_desk_kill import NOW, settings_of
 
 home, left = pathlib.Path(sys.argv[1]), int(sys.argv[2])

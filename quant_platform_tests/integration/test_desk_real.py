@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from quant_platform.feeds.desk import Parsed, parsed
-from quant_platform.live.desk_intake import ingested
+from quant_platform.pipeline.desk_intake import ingested
 from quant_platform.settings import Settings, load_settings
 from quant_platform.storage import desk_archive
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from quant_platform.feeds import desk
-from quant_platform.live.desk_intake import Ingested, inbox, ingested, watch
+from quant_platform.pipeline.desk_intake import Ingested, inbox, ingested, watch
 from quant_platform.settings import DeskFeed, DeskMapping, Feeds, Instrument, Settings
 from quant_platform.storage import desk_archive, quarantine
 from quant_platform.storage.desk_archive import Day

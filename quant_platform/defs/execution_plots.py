@@ -1,0 +1,140 @@
+"""Pictures of the desk's tables for an asset's page: what orders cost, where the mid went, who did how well."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from quant_platform.contracts.execution import MARKOUT_HORIZONS_NS
+from quant_platform.defs.plots import DOWN, LINE, UP, picture
+from quant_platform.storage.lake import Lake
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_NOTHING = "The desk did nothing on this date."
+_PARTS = {"delay": "delay_bps", "trading": "trading_bps", "opportunity": "opportunity_bps", "fees": "fees_bps"}
+_MOST_BARS = 14
+
+
+def shortfall(lake: Lake, table: str, day: date) -> str:
+    """Return the four parts of the shortfall by algo, means by decided value, in bps; positive = paid."""
+    rows = lake.scan(table, None, day, day).filter(pl.col("shortfall_bps").is_not_null()).collect()
+    weight = pl.col("quantity") * pl.col("decision_price")
+    means = rows.group_by("algo").agg(
+        pl.len().alias("n"), *((pl.col(c) * weight).sum() / weight.sum() for c in _PARTS.values())
+    )
+    return _figure(means.sort("algo").head(_MOST_BARS), _draw_parts)
+
+
+def markouts(lake: Lake, table: str, day: date) -> str:
+    """Return the mean markout by horizon and liquidity, by notional, in bps; positive = moved our way."""
+    rows = lake.scan(table, None, day, day).collect()
+    notional = pl.col("price") * pl.col("quantity")
+    columns = [f"markout_{name}_bps" for name in MARKOUT_HORIZONS_NS]
+    means = rows.group_by("liquidity").agg(
+        (pl.col(c) * notional).sum() / notional.filter(pl.col(c).is_not_null()).sum() for c in columns
+    )
+    return _figure(means.sort("liquidity", nulls_last=True), _draw_markouts)
+
+
+def quality(lake: Lake, table: str, day: date) -> str:
+    """Return how the scores of orders are spread, by algo: the median, and where nine of ten lie."""
+    rows = lake.scan(table, None, day, day).filter(pl.col("score").is_not_null()).collect()
+    spread = rows.group_by("algo").agg(
+        middle=pl.col("score").median(), low=pl.col("score").quantile(0.05), high=pl.col("score").quantile(0.95)
+    )
+    return _figure(spread.sort("algo").head(_MOST_BARS), _draw_scores)
+
+
+def impact(lake: Lake, table: str, day: date) -> str:
+    """Return the impact of orders against their share of the day's volume, means of equal numbers, and the law."""
+    rows = lake.scan(table, None, day, day).filter(pl.col("total_bps").is_not_null()).collect()
+    known = rows.filter(pl.col("participation").is_not_null(), pl.col("baseline_bps").is_not_null())
+    if known.is_empty():
+        return "No earlier session says how much trades: impact has no scale on this date."
+    tenths = pl.col("participation").rank("ordinal") * 10 // (pl.len() + 1)
+    means = known.group_by(tenths.alias("tenth")).agg(
+        pl.col("participation").mean(), pl.col("total_bps").mean(), pl.col("baseline_bps").mean()
+    )
+    return _figure(means.sort("participation"), _draw_impact)
+
+
+def venues(lake: Lake, table: str, day: date) -> str:
+    """Return the excess cost of each venue over the month so far, with its interval, in bps."""
+    return _cards(lake, table, day, "venue", [])
+
+
+def algos(lake: Lake, table: str, day: date) -> str:
+    """Return the excess cost of each algo over the month so far, with its interval, in bps."""
+    return _cards(lake, table, day, "member", [pl.col("dimension") == "algo"])
+
+
+def _cards(lake: Lake, table: str, day: date, name: str, conditions: Sequence[pl.Expr]) -> str:
+    told = [*conditions, pl.col("period") == "month", pl.col("excess_cost_bps").is_not_null()]
+    cells = lake.scan(table, None, day, day).filter(*told).collect()
+    return _figure(cells.select(pl.col(name).alias("name"), pl.col("^excess_.*$")).sort("name"), _draw_cells)
+
+
+def _figure(rows: pl.DataFrame, draw: Callable[["Axes", pl.DataFrame], None]) -> str:
+    if rows.is_empty():
+        return _NOTHING
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 2.6), dpi=80)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    draw(axes, rows)
+    axes.axhline(0, color="#888888", linewidth=0.6)
+    axes.tick_params(labelsize=7)
+    figure.subplots_adjust(left=0.09, right=0.99, top=0.97, bottom=0.14)
+    return picture(figure)
+
+
+def _draw_parts(axes: "Axes", rows: pl.DataFrame) -> None:
+    colours = (LINE, UP, DOWN, "#888888")
+    for place, ((name, column), colour) in enumerate(zip(_PARTS.items(), colours, strict=True)):
+        axes.bar([at + 0.2 * place - 0.3 for at in range(rows.height)], rows[column], 0.2, color=colour, label=name)
+    _named(axes, rows["algo"], "bps of decided value")
+    axes.legend(fontsize=7, frameon=False, ncols=4)
+
+
+def _draw_markouts(axes: "Axes", rows: pl.DataFrame) -> None:
+    for row, colour in zip(rows.iter_rows(named=True), (LINE, UP, DOWN, "#888888"), strict=False):
+        values = [row[f"markout_{name}_bps"] for name in MARKOUT_HORIZONS_NS]
+        axes.plot(
+            range(len(values)), values, marker="o", markersize=3, color=colour, label=row["liquidity"] or "not told"
+        )
+    axes.set_xticks(range(len(MARKOUT_HORIZONS_NS)), list(MARKOUT_HORIZONS_NS))
+    axes.set_ylabel("bps", fontsize=7)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _draw_scores(axes: "Axes", rows: pl.DataFrame) -> None:
+    _interval(axes, rows["middle"], rows["low"], rows["high"])
+    _named(axes, rows["algo"], "score, 0 to 1")
+
+
+def _draw_impact(axes: "Axes", rows: pl.DataFrame) -> None:
+    axes.plot(rows["participation"] * 100, rows["total_bps"], "o", markersize=4, color=LINE, label="orders, tenths")
+    axes.plot(rows["participation"] * 100, rows["baseline_bps"], color=DOWN, linewidth=1, label="Y·σ·√(Q/V)")
+    axes.set_xlabel("filled, % of daily volume", fontsize=7)
+    axes.set_ylabel("bps", fontsize=7)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _draw_cells(axes: "Axes", rows: pl.DataFrame) -> None:
+    _interval(axes, rows["excess_cost_bps"], rows["excess_low_bps"], rows["excess_high_bps"])
+    _named(axes, rows["name"], "bps above expected")
+
+
+def _interval(axes: "Axes", middle: pl.Series, low: pl.Series, high: pl.Series) -> None:
+    below, above = (middle - low).fill_null(0).clip(0), (high - middle).fill_null(0).clip(0)
+    axes.errorbar(range(len(middle)), middle, yerr=[below, above], fmt="o", markersize=4, capsize=3, color=LINE)
+
+
+def _named(axes: "Axes", names: pl.Series, label: str) -> None:
+    axes.set_xticks(range(len(names)), [name or "not told" for name in names])
+    axes.set_ylabel(label, fontsize=7)
