@@ -3,14 +3,16 @@
 from collections.abc import Collection
 from datetime import date
 
+from quant_platform.pipeline.desk import DESK
+from quant_platform.pipeline.execution import EXECUTION
 from quant_platform.pipeline.options import OPTIONS
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Unit
 from quant_platform.pipeline.vix1d import VOL_INDICES
 from quant_platform.storage.lake import ALL_SYMBOLS
 
-OF_OPTIONS = {recipe.table for recipe in (*OPTIONS, *VOL_INDICES)}
-"""Tables that are absent where no symbol has options, and nobody reads VIX1D."""
+UNFED = {recipe.table for recipe in (*OPTIONS, *VOL_INDICES, *DESK, *EXECUTION)}
+"""Tables that are absent where no symbol has options, nobody reads VIX1D, and no desk trades."""
 
 
 def every_unit(symbols: Collection[str], days: Collection[date], tables: Collection[str] = RECIPES) -> set[Unit]:

@@ -10,7 +10,7 @@ from quant_platform.calculators import _svi
 from quant_platform.calculators._svi import Array, Svi
 from quant_platform.contracts._schema import INSTANT, polars_schema
 from quant_platform.contracts.enums import OptionType, Status
-from quant_platform.contracts.volatility import VolSurface
+from quant_platform.contracts.options import VolSurface
 
 LOOKBACK_SESSIONS = 0
 

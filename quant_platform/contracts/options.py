@@ -1,4 +1,4 @@
-"""Option chains as venues publish them. What is computed from a chain lives elsewhere.
+"""Option chains as venues publish them, their greeks, what is wrong with them, and the surface of their volatilities.
 
 A chain is what the venue claims: a greek may be out of range, a quote crossed, a contract past its expiry. Calculators
 say why they pass over one.
@@ -136,3 +136,49 @@ class ChainQuality(Contract):
     is_open_interest_off = flag("Whether open interest jumped.")
     status = choice("`no_data` where no contract has two quotes.", Status)
     ts_known = instant("When the snapshot was known.")
+
+
+class VolSurface(Contract):
+    """A slice of the surface as raw SVI, one row a snapshot and settlement.
+
+    Total variance `w(k) = a + b (rho (k - m) + sqrt((k - m)² + s²))` at `k = log(strike / forward)`; the implied
+    volatility is `sqrt(w / years)`.
+    """
+
+    table: ClassVar[str] = "options/vol_surface"
+    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "ts_expiry")
+
+    ts_event = instant("When the chain stood so.")
+    symbol = text("The platform's unique name of the underlying.")
+    expiry = day("Date of expiry; series that settle at two times of it are two slices.")
+    ts_expiry = instant("When the slice settles.")
+    years = real("Years of 365 days to settlement.", unit="years")
+    forward = real(
+        "Forward that `k` is relative to; null without a usable contract.",
+        unit="quote currency",
+        nullable=True,
+        min_exclusive=0,
+    )
+    k_low = real("Lowest `k` with a usable contract.", unit="1", nullable=True)
+    k_high = real("Highest `k` with a usable contract.", unit="1", nullable=True)
+    a = real("Level.", unit="1", nullable=True)
+    b = real("Mean slope of the wings.", unit="1", nullable=True, min=0)
+    rho = real("Tilt; 0 where `b` is 0.", unit="1", nullable=True, min=-1, max=1)
+    m = real("Place of the vertex.", unit="1", nullable=True)
+    s = real("Width of the vertex.", unit="1", nullable=True, min_exclusive=0)
+    rmse = real("Root weighted mean square of what the fit leaves of total variance.", unit="1", nullable=True, min=0)
+    min_g = real(
+        "Least g from `k_low` to `k_high`, which has the sign of the price's density; null where total variance is "
+        "not positive.",
+        unit="1",
+        nullable=True,
+    )
+    arbitrage = flag("Whether a butterfly costs less than nothing: `min_g` is negative or null.", nullable=True)
+    calendar_arbitrage = flag(
+        "Whether total variance falls anywhere since the settlement before; null without one, or where no `k` is "
+        "quoted in both.",
+        nullable=True,
+    )
+    n = count("Points fitted: strikes with a usable contract out of the money.")
+    status = choice("Why the parameters are null.", Status)
+    ts_known = instant("Latest receipt of the slice's contracts, and of the slice that it is held against.")

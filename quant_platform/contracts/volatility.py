@@ -1,55 +1,9 @@
-"""What option chains and volatility indices say of volatility: surfaces, replicated indices, regimes."""
+"""What option chains and volatility indices say of volatility: replicated indices, published ones, regimes."""
 
 from typing import ClassVar
 
-from quant_platform.contracts._schema import Contract, choice, count, day, flag, instant, real, text
+from quant_platform.contracts._schema import Contract, choice, count, day, instant, real, text
 from quant_platform.contracts.enums import Status, VolRegime
-
-
-class VolSurface(Contract):
-    """A slice of the surface as raw SVI, one row a snapshot and settlement.
-
-    Total variance `w(k) = a + b (rho (k - m) + sqrt((k - m)² + s²))` at `k = log(strike / forward)`; the implied
-    volatility is `sqrt(w / years)`.
-    """
-
-    table: ClassVar[str] = "options/vol_surface"
-    sorted_by: ClassVar[tuple[str, ...]] = ("ts_event", "ts_expiry")
-
-    ts_event = instant("When the chain stood so.")
-    symbol = text("The platform's unique name of the underlying.")
-    expiry = day("Date of expiry; series that settle at two times of it are two slices.")
-    ts_expiry = instant("When the slice settles.")
-    years = real("Years of 365 days to settlement.", unit="years")
-    forward = real(
-        "Forward that `k` is relative to; null without a usable contract.",
-        unit="quote currency",
-        nullable=True,
-        min_exclusive=0,
-    )
-    k_low = real("Lowest `k` with a usable contract.", unit="1", nullable=True)
-    k_high = real("Highest `k` with a usable contract.", unit="1", nullable=True)
-    a = real("Level.", unit="1", nullable=True)
-    b = real("Mean slope of the wings.", unit="1", nullable=True, min=0)
-    rho = real("Tilt; 0 where `b` is 0.", unit="1", nullable=True, min=-1, max=1)
-    m = real("Place of the vertex.", unit="1", nullable=True)
-    s = real("Width of the vertex.", unit="1", nullable=True, min_exclusive=0)
-    rmse = real("Root weighted mean square of what the fit leaves of total variance.", unit="1", nullable=True, min=0)
-    min_g = real(
-        "Least g from `k_low` to `k_high`, which has the sign of the price's density; null where total variance is "
-        "not positive.",
-        unit="1",
-        nullable=True,
-    )
-    arbitrage = flag("Whether a butterfly costs less than nothing: `min_g` is negative or null.", nullable=True)
-    calendar_arbitrage = flag(
-        "Whether total variance falls anywhere since the settlement before; null without one, or where no `k` is "
-        "quoted in both.",
-        nullable=True,
-    )
-    n = count("Points fitted: strikes with a usable contract out of the money.")
-    status = choice("Why the parameters are null.", Status)
-    ts_known = instant("Latest receipt of the slice's contracts, and of the slice that it is held against.")
 
 
 class VarianceStrip(Contract):

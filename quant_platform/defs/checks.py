@@ -10,10 +10,11 @@ from typing import Any
 
 import dagster as dg
 
+from quant_platform.contracts.execution import TcaOrder
 from quant_platform.contracts.live import LiveParity
 from quant_platform.contracts.options import ChainQuality
 from quant_platform.feeds.vix1d import Vix1dParams
-from quant_platform.pipeline import live_values, options, vix1d
+from quant_platform.pipeline import execution, live_values, options, vix1d
 from quant_platform.pipeline.live_parity import TOLERANCE
 from quant_platform.pipeline.units import Outcome, UnitStatus
 from quant_platform.settings import Settings
@@ -39,6 +40,13 @@ _OF_CHAINS = {
     "open_interest_jumps": "Open interest is that of the session before within max_open_interest_change.",
 }
 """What `analytics.chain_quality` calls wrong, in every snapshot of the date."""
+_OF_ORDERS = {
+    "shortfall_identity": ("identity_broken", "The four parts sum to the shortfall, and to paper less real profit."),
+    "fills_within_orders": ("overfilled", "No order is filled beyond its quantity."),
+    "fills_within_life": ("filled_outside_life", "No fill is before its order, or after its end."),
+    "prices_within_range": ("outside_range", "Every fill's price is within the range of the date's trades."),
+}
+"""Checks of orders: what is counted, and what is to hold."""
 
 
 def specs(table: str, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetCheckSpec]:
@@ -55,6 +63,8 @@ def specs(table: str, partitions: dg.PartitionsDefinition[str]) -> list[dg.Asset
         described[FRESH_SOURCE] = (
             f"A source of the index gave a reading within {Vix1dParams().max_age_sessions} sessions of the date."
         )
+    if table == TcaOrder.table:
+        described |= {name: text for name, (_, text) in _OF_ORDERS.items()}
     if table == LiveParity.table:
         described[LIVE_PARITY] = (
             f"What was served is what the folds give over the captured rows as received, to {TOLERANCE:g}, wherever it "
@@ -82,6 +92,7 @@ def evaluations(
         _coverage(day, outcomes, first_dates),
         *([_trade_ids(outcomes)] if table == GAPS_TABLE else []),
         *([_chain_quality(outcomes, flag) for flag in options.QUALITY_MEASURES] if table == ChainQuality.table else []),
+        *([_orders(outcomes, name) for name in _OF_ORDERS] if table == TcaOrder.table else []),
         *([_live_parity(outcomes)] if table == LiveParity.table else []),
     ):
         yield dg.AssetCheckEvaluation(
@@ -91,7 +102,9 @@ def evaluations(
             metadata=metadata,
             partition=day.isoformat(),
             blocking=False,
-            severity=dg.AssetCheckSeverity.ERROR if name in {CONTRACT, LIVE_PARITY} else dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR
+            if name in {"shortfall_identity", CONTRACT, LIVE_PARITY}
+            else dg.AssetCheckSeverity.WARN,
         )
 
 
@@ -161,6 +174,12 @@ def _chain_quality(outcomes: Sequence[Outcome], flag: str) -> tuple[str, bool, d
     wrong = {symbol: found for symbol, found in judged.items() if found["wrong"]}
     metadata = {"snapshots": sum(found["snapshots"] for found in judged.values()), "by_symbol": judged}
     return _CHECK_NAMES[flag], not wrong, metadata | {"measure": options.QUALITY_MEASURES[flag]}
+
+
+def _orders(outcomes: Sequence[Outcome], name: str) -> tuple[str, bool, dict[str, Any]]:
+    told = {o.unit.symbol: json.loads(o.facts[execution.CHECKS]) for o in outcomes if execution.CHECKS in o.facts}
+    fact, _ = _OF_ORDERS[name]
+    return name, not any(found[fact] for found in told.values()), {"by_symbol": told}
 
 
 def _live_parity(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:

@@ -13,7 +13,7 @@ from quant_platform.storage.lake import Lake
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NOTHING = "The desk did nothing on this date."
+_NOTHING = "No order of the desk is known on this date."
 _PARTS = {"delay": "delay_bps", "trading": "trading_bps", "opportunity": "opportunity_bps", "fees": "fees_bps"}
 _MOST_BARS = 14
 

@@ -16,6 +16,7 @@ from quant_platform.reports import tca_figures
 from quant_platform.reports.page import Figure, Table, environment, markdown, plain, publish_bytes, publish_plot_script
 from quant_platform.reports.tca_day import DailyTca
 from quant_platform.reports.tca_notes import data_notes
+from quant_platform.reports.tca_order_figure import order_figure
 from quant_platform.reports.tca_scorecards import scorecard_tables
 from quant_platform.reports.tca_tables import (
     DEFINITIONS,
@@ -97,7 +98,9 @@ def tables(day: DailyTca) -> dict[str, pl.DataFrame]:
 
 
 def write(inputs: DailyTca, folder: Path) -> Path:
-    """Write `<folder>/daily_tca/<date>.html` and `.md`, the tables as `<date>.<table>.csv` and `.parquet`, the plot script.
+    """Write `<folder>/daily_tca/<date>.html` and `.md`, and each table as `<date>.<table>.csv` and `.parquet`.
+
+    The plot script that the pages share lies beside them.
 
     Returns:
         The path of the page, which is published last: where it is, the rest is too.
@@ -124,14 +127,14 @@ def latest(inputs: DailyTca, page: Path) -> Mapping[str, Any]:
 
 
 def _sections(day: DailyTca) -> list[Section]:
-    reduced = day.digest
-    costs = (
-        tca_figures.benchmark_figure("costs", reduced.benchmarks) if reduced.benchmarks["cost_bps"].count() else None
-    )
-    waterfall = tca_figures.shortfall_figure("waterfall", reduced.shortfall) if reduced.shortfall["orders"][0] else None
-    least = day.params.min_orders
-    has_curve = (reduced.markouts["fills"] >= least).any()
-    curves = tca_figures.markout_figure("markout-curves", reduced.markouts, least=least) if has_curve else None
+    reduced, least = day.digest, day.params.min_orders
+    costs = waterfall = curves = None
+    if reduced.benchmarks["cost_bps"].count():
+        costs = tca_figures.benchmark_figure("costs", reduced.benchmarks)
+    if reduced.shortfall["orders"][0]:
+        waterfall = tca_figures.shortfall_figure("waterfall", reduced.shortfall)
+    if (reduced.markouts["fills"] >= least).any():
+        curves = tca_figures.markout_figure("markout-curves", reduced.markouts, least=least)
     cards = scorecard_tables(day)
     return [
         Section("cost", benchmarks_table(day), costs),
@@ -150,7 +153,7 @@ def _charts(day: DailyTca) -> tuple[Figure, ...]:
     for rank, row in enumerate(day.digest.worst.iter_rows(named=True), start=1):
         own = pl.col("order_id") == row["order_id"]
         path, fills = day.paths.filter(own), day.digest.fills.filter(own)
-        charts.append(tca_figures.order_figure(f"order-{rank}", rank, row, path=path, fills=fills))
+        charts.append(order_figure(f"order-{rank}", rank, row, path=path, fills=fills))
     return tuple(charts)
 
 

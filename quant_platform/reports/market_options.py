@@ -13,7 +13,8 @@ from quant_platform.contracts._schema import empty
 from quant_platform.contracts.dealer import DealerFlow, ExposureHistory, GammaExposure, Skew
 from quant_platform.contracts.enums import Exposure, Status
 from quant_platform.contracts.microstructure import UnusualActivity
-from quant_platform.contracts.volatility import Vix1dProxy, VolIndexRegime, VolSurface
+from quant_platform.contracts.options import VolSurface
+from quant_platform.contracts.volatility import Vix1dProxy, VolIndexRegime
 from quant_platform.reports.strike_steps import by_steps
 
 _GAMMA = ("gex_gross", "gex_net")

@@ -8,7 +8,8 @@ import polars as pl
 from quant_platform.contracts.dealer import DealerFlow, ExposureHistory, GammaExposure, Skew
 from quant_platform.contracts.enums import OptionActivity, SignConvention, Status
 from quant_platform.contracts.microstructure import UnusualActivity
-from quant_platform.contracts.volatility import Vix1dProxy, VolSurface
+from quant_platform.contracts.options import VolSurface
+from quant_platform.contracts.volatility import Vix1dProxy
 from quant_platform.reports import numbers
 from quant_platform.reports.market_day import DailyMarket, absence
 from quant_platform.reports.page import Cell, Column, Table

@@ -76,19 +76,18 @@ _FEW = f"fewer than {LEAST_FOR_INTERVAL} orders: no interval"
 
 def benchmarks_table(day: DailyTca) -> Table:
     """Return the cost against each benchmark, with its interval."""
-    lines = []
-    for row in day.digest.benchmarks.iter_rows(named=True):
-        lines.append(
-            (
-                Cell(BENCHMARK_NAMES[row["benchmark"]], style="name"),
-                numbers.whole(row["orders"], ""),
-                numbers.percent(row["notional_share"], 1, _NO_FILLS),
-                cost(row["cost_bps"], _NO_FILLS),
-                interval(row["low_bps"], row["high_bps"], _FEW if row["orders"] else _NO_FILLS),
-                cost(row["median_bps"], _NO_FILLS),
-                numbers.large(row["paid"], _NO_FILLS, is_signed=True),
-            )
+    lines = [
+        (
+            Cell(BENCHMARK_NAMES[row["benchmark"]], style="name"),
+            numbers.whole(row["orders"], ""),
+            numbers.percent(row["notional_share"], 1, _NO_FILLS),
+            cost(row["cost_bps"], _NO_FILLS),
+            interval(row["low_bps"], row["high_bps"], _FEW if row["orders"] else _NO_FILLS),
+            cost(row["median_bps"], _NO_FILLS),
+            numbers.large(row["paid"], _NO_FILLS, is_signed=True),
         )
+        for row in day.digest.benchmarks.iter_rows(named=True)
+    ]
     columns = (
         Column("Benchmark", is_number=False),
         Column("Orders", "count", "Orders with fills whose benchmark is known"),
@@ -141,7 +140,7 @@ def markouts_table(day: DailyTca) -> Table:
     for name, count in groups.group_by("group").len().sort("group").iter_rows():
         by, group = name.split("/", 1)
         cells = [_markout(known.get((by, group, horizon)), least) for horizon in HORIZONS]
-        title = "All fills" if by == "all" else f"{by.capitalize()} {group}"
+        title = "All fills" if by == "all" else f"{by.capitalize()}: {group}"
         lines.append((Cell(title, style="name"), numbers.whole(count, ""), *cells))
     columns = (
         Column("Fills", is_number=False),

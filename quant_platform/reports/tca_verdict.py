@@ -143,7 +143,7 @@ def _members(day: DailyTca) -> Iterable[Finding]:
     if judged and not dear:
         yield Finding(
             "good",
-            f"No algo, strategy, broker or venue is shown to be dearer than expected, at a false-discovery rate of {rate}.",
+            f"No algo, strategy, broker or venue is dearer than expected beyond noise (false-discovery rate {rate}).",
         )
     elif not judged:
         needs = f"{day.params.min_orders} orders on {day.params.min_days} days"

@@ -20,7 +20,7 @@ from quant_platform.pipeline.units import UnitStatus
 from quant_platform.settings import Instrument, Settings, load_settings
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.storage.lake import Lake
-from quant_platform_tests.every_unit import OF_OPTIONS, every_unit
+from quant_platform_tests.every_unit import UNFED, every_unit
 
 DAYS = [date(2024, 8, 7), date(2024, 8, 8), date(2024, 8, 9)]
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -149,7 +149,7 @@ def test_backfill_killed_again_and_again_ends_as_if_it_never_was(
         assert engine.stale() == []
         statuses = {outcome.unit: outcome.status for outcome in engine.ledger.outcomes()}
     from_quotes = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
-    never = {"market/book", "live/values", "live/parity"} | OF_OPTIONS  # the archive has no book, and no writer ran
+    never = {"market/book", "live/values", "live/parity"} | UNFED  # the archive has no book, and no writer ran
     absent = every_unit(["BTCUSDT"], DAYS[:1], RECIPES.keys() - from_quotes - never)
     absent |= every_unit(SYMBOLS, DAYS, never)
     assert {unit for unit, status in statuses.items() if status is UnitStatus.ABSENT} == absent

@@ -21,14 +21,14 @@ from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.settings import load_settings
-from quant_platform_tests.every_unit import OF_OPTIONS
+from quant_platform_tests.every_unit import UNFED
 
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "definitions.txt"
 PROJECT = Path(__file__).parents[2]
 DAYS = ("2024-03-04", "2024-03-05")
 BUCKETS = "microstructure/vpin_buckets"  # of a first session there are none
-# The archive has no book, no symbol has options, nobody read VIX1D, and no writer ran.
-ABSENT = {"market/book", "live/values", "live/parity", *OF_OPTIONS}
+# The archive has no book, no symbol has options, nobody read VIX1D, no desk traded, and no writer ran.
+ABSENT = {"market/book", "live/values", "live/parity", *UNFED}
 WITHOUT_PLOT = {
     "market/gaps",
     "market/book",
@@ -37,6 +37,9 @@ WITHOUT_PLOT = {
     "options/chain",
     "options/chain_quality",
     "options/greeks",
+    "execution/decisions",
+    "execution/orders",
+    "execution/fills",
     "volatility/variance_strips",
     "volatility/vix1d",
     "live/values",

@@ -31,16 +31,16 @@ from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Unit, UnitStatus
-from quant_platform_tests.every_unit import OF_OPTIONS, every_unit
+from quant_platform_tests.every_unit import UNFED, every_unit
 
 FIRST, BAD, LAST = DATES = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
 SOUND, CORRUPT, RED = SYMBOLS = ("AAA", "BBB", "CCC")
 TRADES = "market/trades"
 BOOK, LIVE_VALUES = "market/book", "live/values"
-# The archive has no book, no symbol has options, and no writer ran: which is sound.
-ABSENT = {BOOK, LIVE_VALUES, "live/parity"} | OF_OPTIONS
+# The archive has no book, no symbol has options, no desk traded, and no writer ran: which is sound.
+ABSENT = {BOOK, LIVE_VALUES, "live/parity"} | UNFED
 FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
-FROM_TRADES = RECIPES.keys() - FROM_QUOTES - OF_OPTIONS - {TRADES, BOOK, LIVE_VALUES}
+FROM_TRADES = RECIPES.keys() - FROM_QUOTES - UNFED - {TRADES, BOOK, LIVE_VALUES}
 # What looks back over midnight is built again on the day after a repair.
 LOOKS_BACK = {table for table in FROM_TRADES | FROM_QUOTES if any(r.lookback_sessions for r in RECIPES[table].inputs)}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

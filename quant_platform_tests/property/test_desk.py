@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from quant_platform.calculators.revisions import as_of, current
 from quant_platform.feeds import _desk_words as words
-from quant_platform.pipeline.desk_intake import ingested
 from quant_platform.pipeline.desk import DESK
+from quant_platform.pipeline.desk_intake import ingested
 from quant_platform.pipeline.units import Unit, Work
 from quant_platform.settings import Instrument, Settings
 from quant_platform.storage.lake import Lake

@@ -13,7 +13,7 @@ from quant_platform.calculators import _svi
 from quant_platform.calculators._svi import Svi
 from quant_platform.calculators.vol_surface import vol_surface
 from quant_platform.contracts._schema import INSTANT, validated
-from quant_platform.contracts.volatility import VolSurface
+from quant_platform.contracts.options import VolSurface
 
 YEAR = 365 * 86_400_000_000_000
 

@@ -9,7 +9,8 @@ import polars as pl
 from quant_platform.contracts._schema import Contract, empty
 from quant_platform.contracts.dealer import DealerFlow, ExposureHistory, GammaExposure, Skew
 from quant_platform.contracts.microstructure import UnusualActivity
-from quant_platform.contracts.volatility import Vix1dProxy, VolIndexRegime, VolSurface
+from quant_platform.contracts.options import VolSurface
+from quant_platform.contracts.volatility import Vix1dProxy, VolIndexRegime
 from quant_platform.reports.market_options import TABLES, OptionsDay, options_day
 from quant_platform_tests.unit.order_flow_frames import rows
 

@@ -12,7 +12,7 @@ from quant_platform.pipeline.order_flow import ORDER_FLOW
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Outcome, Unit, UnitStatus
 from quant_platform.settings import Settings, Vpin
-from quant_platform_tests.every_unit import OF_OPTIONS
+from quant_platform_tests.every_unit import UNFED
 from quant_platform_tests.unit.pipeline.conftest import Archive, MakeEngine, settings_below
 
 DAYS = [date(2024, 8, 7), date(2024, 8, 8), date(2024, 8, 9)]
@@ -75,7 +75,7 @@ def test_every_table_is_built_or_absent_with_the_quotes(built: tuple[Engine, lis
         "microstructure/order_book_imbalance",
         "live/values",
         "live/parity",
-        *OF_OPTIONS,
+        *UNFED,
     }
     assert {o.status for o in outcomes} == {UnitStatus.OK, UnitStatus.ABSENT}
     assert {recipe.table for recipe in ORDER_FLOW} <= {o.unit.table for o in outcomes}

@@ -15,7 +15,7 @@ from quant_platform.calculators import _svi
 from quant_platform.calculators._svi import Svi
 from quant_platform.calculators.vol_surface import VolSurfaceParams, vol_surface
 from quant_platform.contracts._schema import validated
-from quant_platform.contracts.volatility import VolSurface
+from quant_platform.contracts.options import VolSurface
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "svi.json").read_text())
 CASES = {case["id"]: case for case in ORACLE["cases"]}

@@ -11,8 +11,8 @@ import pytest
 from quant_platform.calculators.revisions import as_of, current
 from quant_platform.contracts import _schema
 from quant_platform.contracts.execution import Fill
-from quant_platform.pipeline.desk_intake import ingested
 from quant_platform.pipeline.desk import DESK, pending, trading_dates
+from quant_platform.pipeline.desk_intake import ingested
 from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.sessions import trading_date
