@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,8 @@ from quant_platform.cli.printing import (
 )
 from quant_platform.cli.progress import progress, unit_progress
 from quant_platform.settings import CAPTURED_FEEDS, DESK_CONTRACTS, SettingsError, load_settings
+
+ReportName = Literal["market", "tca"]
 
 _FIRST_READING_NS = 631_152_000 * 1_000_000_000  # calendars begin in 1990
 
@@ -309,17 +311,20 @@ def check(
     raise typer.Exit(1 if rows else 0)
 
 
-@app.command(epilog="Example: qp report --date 2024-03-10 --output report.html")
+@app.command(epilog="Example: qp report tca --date 2024-03-10 --output tca.html")
 def report(
     day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="Trading date.")],
-    output: Annotated[Path, typer.Option(help="File to write: one page that needs no other file.")] = Path(
-        "daily_market.html"
-    ),
+    what: Annotated[ReportName, typer.Argument(help="Of the market, or what the desk's orders have cost.")] = "market",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write: one page that needs no other file. Default: daily_<what>.html.")
+    ] = None,
 ) -> None:
-    """Export a daily market report as one self-contained page that can be mailed."""
+    """Export a daily report as one self-contained page that can be mailed."""
     from quant_platform.reports.page import self_contained
 
-    page = load_settings().reports / "daily_market" / f"{day.date()}.html"
+    name = f"daily_{what}"
+    output = output or Path(f"{name}.html")
+    page = load_settings().reports / name / f"{day.date()}.html"
     if not page.is_file():
         err.print(f"There is no report for {day.date()} at {page}. `qp backfill` for that date makes it.")
         raise typer.Exit(1)

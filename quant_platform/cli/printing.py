@@ -127,6 +127,9 @@ def print_week(done: "Demo") -> None:
         out.print(
             f"\nReport: {settings.reports / 'daily_market' / f'{dates[-1]}.html'}", highlight=False, soft_wrap=True
         )
+        out.print(
+            f"TCA report: {settings.reports / 'daily_tca' / f'{dates[-1]}.html'}", highlight=False, soft_wrap=True
+        )
 
 
 def print_unsound(done: "Backfill") -> None:

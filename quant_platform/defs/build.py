@@ -16,6 +16,7 @@ from quant_platform.defs.assets import (
     options,
     reports,
     statistics,
+    tca_report,
     volatility,
 )
 from quant_platform.defs.partitions import daily
@@ -43,7 +44,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     overrides = dict(resource_overrides or {})
     platform: Platform = overrides.setdefault("platform", Platform())
     partitions = daily(platform.settings.partitions.start)
-    daily_market, near_real_time = jobs.daily_market(), jobs.near_real_time()
+    daily_market, near_real_time, daily_execution = jobs.daily_market(), jobs.near_real_time(), jobs.daily_execution()
     publish_latest = latest_values.job()
     return dg.Definitions(
         assets=[
@@ -54,11 +55,17 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             ),
             marts.dbt_models(),
             reports.daily_market_report(partitions),
+            tca_report.daily_tca_report(partitions),
         ],
         asset_checks=[live_health.check()],
-        jobs=[daily_market, near_real_time, publish_latest],
+        jobs=[daily_market, near_real_time, daily_execution, publish_latest],
         schedules=[schedules.daily_market(daily_market), latest_values.schedule(publish_latest)],
-        sensors=[sensors.near_real_time(near_real_time), sensors.close_dates(daily_market), sensors.live_health()],
+        sensors=[
+            sensors.near_real_time(near_real_time),
+            sensors.close_dates(daily_market),
+            sensors.desk_files(daily_execution),
+            sensors.live_health(),
+        ],
         resources={"warehouse": marts.read_only_warehouse(platform.settings), **overrides},
         executor=_EXECUTOR,
     )

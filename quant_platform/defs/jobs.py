@@ -8,6 +8,7 @@ from quant_platform.pipeline.pending import FOLLOWING
 
 DAILY_MARKET = "daily_market"
 NEAR_REAL_TIME = "near_real_time"
+DAILY_EXECUTION = "daily_execution"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration that leaves what a run says to the event log, and the terminal to what started it."""
 
@@ -30,6 +31,15 @@ def daily_market() -> UnresolvedAssetJobDefinition:
         )
         - dg.AssetSelection.checks(live_health.KEY),
         description="Archive → lake → bars → order flow, statistics, parity → marts → report, for one trading date.",
+    )
+
+
+def daily_execution() -> UnresolvedAssetJobDefinition:
+    """Return the job that brings what the desk told of a date to its report."""
+    return dg.define_asset_job(
+        DAILY_EXECUTION,
+        selection=dg.AssetSelection.groups("execution") | dg.AssetSelection.assets(["reports", "daily_tca"]),
+        description="Decisions, orders, fills → costs, quality, impact, scorecards → report, for one trading date.",
     )
 
 

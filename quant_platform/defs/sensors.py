@@ -1,5 +1,6 @@
-"""Sensors: captured segments are stepped within seconds, dates that are over closed, the live writer looked at."""
+"""Sensors: segments stepped within seconds, dates closed, the desk's files taken, the live writer looked at."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -13,11 +14,12 @@ from quant_platform.defs.jobs import QUIET
 from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, DATE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.defs.run_locks import end_killed
-from quant_platform.pipeline import pending
+from quant_platform.pipeline import desk, desk_intake, pending
 
 # The daemon looks at sensors every five seconds, whatever they ask for.
 _INTERVAL_S = 5
 _AFTER_A_FAILURE = timedelta(seconds=30)
+_NO_TAGS: dict[str, str] = {}
 
 
 def near_real_time(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -63,6 +65,33 @@ def close_dates(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
         yield from _requests(context, platform, job.name, closed)
 
     return sessions
+
+
+def desk_files(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """Return the sensor that takes the files that were dropped, and asks for a run of each date that they tell of."""
+
+    @dg.sensor(
+        name="desk_files",
+        job=job,
+        minimum_interval_seconds=_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Takes the desk's files from where they are dropped; one run a date at a time.",
+    )
+    def files(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> Any:
+        settings = platform.settings
+        for one in desk_intake.watch(settings, time.time_ns()).files:
+            if one.status == "refused":
+                context.log.warning("%s was refused: %s", one.file, one.why)
+        found = desk.pending(settings, platform.engine.ledger, int(context.cursor or 0))
+        context.update_cursor(str(found.position))
+        dates = sorted({day for days in found.symbols.values() for day in days})
+        wanted = {
+            day: (sorted({name for days in found.symbols.values() for name in days.get(day, ())}), _NO_TAGS)
+            for day in dates
+        }
+        yield from _requests(context, platform, job.name, wanted)
+
+    return files
 
 
 def live_health() -> dg.SensorDefinition:

@@ -239,13 +239,13 @@ def _curve(rows: pl.DataFrame, panel: _Panel, place: int, aside: float) -> dict[
     at = [HORIZONS.index(horizon) for horizon in rows["horizon"]]
     is_close = at == [len(HORIZONS) - 1]
     look = place + (panel.axis > 1)  # the first look is that of all fills
-    color, group = _LINES[look % len(_LINES)], "".join(rows["group"].head(1))
-    text = html.escape("All fills" if group == ALL else group)
+    color = _LINES[look % len(_LINES)]
+    text = html.escape("".join(rows["group"].head(1).replace(ALL, "All fills")))
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": text,
-        "legendgroup": f"{panel.axis}{group}",
+        "legendgroup": f"{panel.axis}-{place}",
         "showlegend": not is_close,
         "legend": panel.legend,
         "x": [horizon + aside for horizon in at],

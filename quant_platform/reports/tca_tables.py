@@ -120,7 +120,7 @@ def shortfall_table(day: DailyTca) -> Table:
         Column("Money", "quote ccy"),
     )
     known, all_orders = rows["orders"][0], day.orders.height
-    remark = f"Of {known:,} orders with all parts and a price for the rest, of {all_orders:,}."
+    remark = f"{known:,} of {all_orders:,} orders: those whose parts, and a price for what did not fill, are all known."
     empty = "No order has all of its parts: a decision's price, an arrival mid, fees, and a price for the rest."
     return Table("Implementation shortfall", columns, tuple(lines), empty, remark)
 

@@ -407,6 +407,13 @@ HEARTBEAT = Key(
 `failing` have failed in three of their turns in a row."""
 DISCOVERED_BUCKET_SIZE = Key(pattern="discovered:vpin_bucket_size", type=KeyType.STRING, fields=(), ttl_s=None)
 """Written by others, read at a session's open: VPIN's bucket in base units, a number or a map symbol → number."""
+REPORT = Key(
+    pattern="reports:{name}:latest",
+    type=KeyType.STRING,
+    fields=(*_WRITTEN, "name", "path", "date", "headline"),
+    ttl_s=_HISTORY_TTL_S,
+)
+"""The newest report of a name: where its page is, its trading date, and the numbers of its headline."""
 DISCOVERED_CORRELATION = Key(pattern="discovered:correlation_matrix", type=KeyType.STRING, fields=(), ttl_s=None)
 """Written by others; where it is there, it is published in place of ours."""
 
@@ -418,6 +425,7 @@ KEYS = (
     *(OPTION_CHAIN, OPTION_GREEKS),
     *(
         HISTORY,
+        REPORT,
         PORTFOLIO,
         SECTOR,
         CORRELATION,

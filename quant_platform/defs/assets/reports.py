@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -9,6 +10,7 @@ import duckdb
 import polars as pl
 from dagster_duckdb import DuckDBResource
 
+from quant_platform.defs import report_cache
 from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.options import OPTIONS
@@ -25,6 +27,7 @@ from quant_platform.storage import quarantine
 
 KEY = dg.AssetKey(["reports", "daily_market"])
 _CONTEXT_DAYS = 30
+_OF_THE_DESK = "execution/"
 _OF_CHAINS = frozenset(recipe.table for recipe in OPTIONS)
 _READS = (
     "statistics/liquidity",
@@ -70,6 +73,7 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
                     "page": dg.MetadataValue.url(f"{files_url}/{page.relative_to(platform.settings.home)}"),
                     "path": dg.MetadataValue.path(str(page)),
                     "bytes": page.stat().st_size,
+                    "is_cached": report_cache.put(platform.settings, "daily_market", _latest(marts, day, page)),
                 },
                 asset_key=KEY,
                 partition_key=day.isoformat(),
@@ -77,6 +81,11 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
         yield dg.MaterializeResult(asset_key=KEY)
 
     return body
+
+
+def _latest(marts: pl.DataFrame, day: date, page: Path) -> dict[str, Any]:
+    closes = marts.filter(pl.col("trading_date") == day).select("symbol", "close").sort("symbol")
+    return {"path": str(page), "date": day.isoformat(), "headline": {"close": dict(closes.iter_rows())}}
 
 
 def _daily_bars(connection: duckdb.DuckDBPyConnection, start: date, end: date) -> pl.DataFrame:
@@ -113,7 +122,7 @@ def coverage(platform: Platform, day: date) -> pl.DataFrame:
     """Return one row per table and symbol with history: its status on that date, `missing` where it has none.
 
     What a symbol cannot have is left out, unless it is there: tables of options without a chain in its instrument's
-    row, and all others where its feed polls chains.
+    row, and all others where its feed polls chains. So are dates on which the desk did not trade a symbol.
     """
     rows = []
     for table in RECIPES:
@@ -121,7 +130,8 @@ def coverage(platform: Platform, day: date) -> pl.DataFrame:
         impossible = {i.symbol for i in platform.settings.instruments if not _may_have(i, table)}
         for symbol, first in platform.engine.ledger.first_dates(table).items():
             outcome = on_date.get(symbol)
-            if symbol in impossible and (outcome is None or outcome.status is UnitStatus.ABSENT):
+            is_lacking = outcome is None or outcome.status is UnitStatus.ABSENT
+            if is_lacking and (symbol in impossible or table.startswith(_OF_THE_DESK)):
                 continue
             if outcome:
                 rows.append((table, symbol, outcome.status.value, outcome.rows, outcome.bytes))

@@ -26,6 +26,9 @@ VENUES = ("binance_usdm", "binance_spot", "deribit")
 
 
 def framed(contract, rows):
+    """Rows as a frame of the contract, null where they do not say; a frame as it is."""
+    if isinstance(rows, pl.DataFrame):
+        return rows
     schema = polars_schema(contract)
     return pl.DataFrame([dict.fromkeys(schema) | row for row in rows], schema=schema)
 
@@ -80,7 +83,8 @@ def costed(row):
     value = ordered * decision / 1e4
     row["delay_bps"] = side * filled * (arrival - decision) / value
     row["trading_bps"] = side * filled * ((paid or arrival) - arrival) / value
-    row["opportunity_bps"] = side * (ordered - filled) * (row["cancel_price"] - decision) / value
+    rest = side * (ordered - filled)
+    row["opportunity_bps"] = rest * (row["cancel_price"] - decision) / value if rest else 0.0
     row["fees_bps"] = row["fees"] / value
     row["shortfall_bps"] = sum(row[f"{part}_bps"] for part in ("delay", "trading", "opportunity", "fees"))
     return row
@@ -166,13 +170,12 @@ def unsure(**changes):
 
 def tca_day(orders=None, fills=None, **changes):
     """The report's inputs: one order with one fill, unless told otherwise."""
-    orders = [order()] if orders is None else orders
-    fills = [fill()] if fills is None else fills
+    orders = framed(TcaOrder, [order()] if orders is None else orders)
     inputs = {
         "date": DATE,
-        "orders": framed(TcaOrder, orders),
-        "fills": framed(TcaFill, fills),
-        "quality": framed(OrderQuality, [quality(row) for row in orders if row["quantity"]]),
+        "orders": orders,
+        "fills": framed(TcaFill, [fill()] if fills is None else fills),
+        "quality": framed(OrderQuality, [quality(row) for row in orders.iter_rows(named=True)]),
         "ranges": pl.DataFrame({"symbol": ["AAA"], "low": [99.0], "high": [101.0]}),
         "params": ScorecardParams(draws=100),
     } | dict.fromkeys(("algos", "venues", "impact", "impact_fits", "paths", "quarantine"), NOTHING)
@@ -212,7 +215,7 @@ def real_day(seed=7, orders=400):
         quarantine=pl.DataFrame(
             [{"table": "execution/fills", "symbol": "BTCUSDT", "rule": "price|min_exclusive", "rows": 2}]
         ),
-        params=ScorecardParams(),
+        params=ScorecardParams(draws=200),
     )
 
 

@@ -1,0 +1,138 @@
+"""The desk's daily report as an asset: read what its page shows, render, publish, and tell Redis where it is."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from quant_platform.calculators._order_fills import families
+from quant_platform.calculators.benchmarks import last_mids, market_mids
+from quant_platform.calculators.impact import impact_fit
+from quant_platform.contracts._schema import contract_of, empty
+from quant_platform.defs import report_cache
+from quant_platform.defs.partitions import dates_of
+from quant_platform.defs.resources import Platform
+from quant_platform.reports import daily_tca
+from quant_platform.reports.tca_day import DailyTca
+from quant_platform.reports.tca_digest import chart_instants
+from quant_platform.storage import quarantine
+from quant_platform.storage.lake import Lake
+
+KEY = dg.AssetKey(["reports", daily_tca.NAME])
+_ORDERS, _TCA_ORDERS, _TCA_FILLS = "execution/orders", "execution/tca_orders", "execution/tca_fills"
+_IMPACT = "execution/impact"
+_READS = (
+    _TCA_ORDERS,
+    _TCA_FILLS,
+    "execution/quality",
+    _IMPACT,
+    "execution/algo_scorecard",
+    "execution/venue_scorecard",
+)
+_MONTH = timedelta(days=31)
+
+
+def daily_tca_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Return the asset that renders one page a trading date on which the desk ordered something."""
+
+    @dg.multi_asset(
+        name=f"reports__{daily_tca.NAME}",
+        specs=[
+            dg.AssetSpec(
+                KEY,
+                deps=[dg.AssetKey(table.split("/")) for table in (*_READS, "market/quotes", "market/trades")],
+                description="One page a trading date: what orders cost and why, markouts, worst orders, scorecards.",
+                group_name="reports",
+                owners=["team:data-platform"],
+                kinds={"plotly", "html"},
+                partitions_def=partitions,
+                freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36)),
+            )
+        ],
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def body(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
+        settings = platform.settings
+        for day in dates_of(context):
+            shown = inputs(platform, day)
+            if shown.orders.is_empty():
+                context.add_asset_metadata({"orders": 0}, asset_key=KEY, partition_key=day.isoformat())
+                continue
+            page = daily_tca.write(shown, settings.reports)
+            latest = daily_tca.latest(shown, page)
+            context.add_asset_metadata(
+                {
+                    "page": dg.MetadataValue.url(f"{settings.ui.files_url}/{page.relative_to(settings.home)}"),
+                    "path": dg.MetadataValue.path(str(page)),
+                    "orders": shown.orders.height,
+                    "headline": dg.MetadataValue.json(latest["headline"]),
+                    "is_cached": report_cache.put(settings, daily_tca.NAME, latest),
+                },
+                asset_key=KEY,
+                partition_key=day.isoformat(),
+            )
+        yield dg.MaterializeResult(asset_key=KEY)
+
+    return body
+
+
+def inputs(platform: Platform, day: date) -> DailyTca:
+    """Read what the page of a date shows."""
+    lake, settings = platform.engine.lake, platform.settings
+    tables = {table: lake.scan(table, None, day, day).collect() for table in _READS}
+    orders, fills = tables[_TCA_ORDERS], tables[_TCA_FILLS]
+    if orders.is_empty():
+        paths = ranges = pl.DataFrame()
+    else:
+        paths = _paths(lake, orders, day)
+        ranges = _ranges(lake, day)
+    told = quarantine.counts(settings.quarantine, day, day).drop("date")
+    return DailyTca(
+        date=day,
+        orders=orders,
+        fills=_parents(lake, fills, day),
+        quality=tables["execution/quality"],
+        algos=tables["execution/algo_scorecard"],
+        venues=tables["execution/venue_scorecard"],
+        impact=tables[_IMPACT],
+        impact_fits=_fits(platform, day),
+        paths=paths,
+        ranges=ranges,
+        quarantine=told.filter(pl.col("table").str.starts_with("execution/")),
+        params=settings.analytics.scorecards,
+    )
+
+
+def _parents(lake: Lake, fills: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Return the fills, each with its parent's order; without one where the desk does not say."""
+    orders = families(lake.scan(_ORDERS, None, day, day).collect()).select("order_id", "root")
+    named = fills.join(orders, on="order_id", how="left", maintain_order="left")
+    return named.with_columns(order_id=pl.coalesce("root", "order_id")).drop("root")
+
+
+def _fits(platform: Platform, day: date) -> pl.DataFrame:
+    """Return the law of impact over the month's orders so far, all symbols together."""
+    first = day.replace(day=1)
+    dates = [first + timedelta(days=n) for n in range((day - first).days + 1)]
+    frames = [platform.engine.lake.scan(_IMPACT, None, one, one).with_columns(date=pl.lit(one)) for one in dates]
+    rows = pl.concat(frames).collect().with_columns(scope=pl.lit("desk"))
+    return impact_fit(rows, ["scope"], platform.settings.analytics.impact).drop("scope")
+
+
+def _paths(lake: Lake, orders: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Return the mids that the charts of the worst orders draw."""
+    moments = chart_instants(orders)
+    names = moments["symbol"].unique().to_list()
+    quotes = lake.scan("market/quotes", names, day, day).collect()
+    if quotes.is_empty():
+        quotes = empty(contract_of("market/quotes"))
+    mids = last_mids(moments, market_mids(quotes))
+    return moments.hstack(mids.select("mid_price"))
+
+
+def _ranges(lake: Lake, day: date) -> pl.DataFrame:
+    prices = lake.scan("market/trades", None, day, day).group_by("symbol")
+    return prices.agg(low=pl.col("price").min(), high=pl.col("price").max()).collect()
