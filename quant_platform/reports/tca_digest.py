@@ -3,6 +3,7 @@
 Here: sums and means over what orders and fills have cost. Not here: what one has cost, which comes with the inputs.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ BENCHMARKS += ("open", "close", "prev_close")
 PARTS = ("delay", "trading", "opportunity", "fees")
 HORIZONS = (*MARKOUT_HORIZONS_NS, "close")
 
+_MOST_DRAWN = 1000
 _CHART_STEPS = 240
 _CHART_MARGIN = 0.2  # of the order's life, before and after it
 _LEAST_MARGIN_NS = 30_000_000_000
@@ -154,18 +156,20 @@ def _benchmarks(orders: pl.DataFrame, params: ScorecardParams) -> pl.DataFrame:
     beyond = pl.col("excess_cost_bps") / 1e4 * pl.col("filled_quantity") * pl.col("arrival_price")
     costs = {name: (pl.col(f"{name}_cost_bps"), _paid(name)) for name in BENCHMARKS}
     costs[BEYOND_EXPECTED] = (pl.col("excess_cost_bps"), beyond)
-    rows = pl.concat(
+    parts = [
         orders.select(pl.lit(name).alias("benchmark"), cluster="order_id", weight="notional", value=cost, paid=paid)
         for name, (cost, paid) in costs.items()
-    )
-    known = rows.filter(_is_weighed())
-    more = known.group_by("benchmark", maintain_order=True).agg(
-        median_bps=pl.col("value").median(), paid=pl.col("paid").sum()
+    ]
+    more = (
+        pl.concat(parts)
+        .filter(_is_weighed())
+        .group_by("benchmark", maintain_order=True)
+        .agg(median_bps=pl.col("value").median(), paid=pl.col("paid").sum())
     )
     total = orders.get_column("notional").sum()
     return (
         pl.DataFrame({"benchmark": list(costs)})
-        .join(_means(rows, ["benchmark"], params), on="benchmark", how="left", maintain_order="left")
+        .join(_means(parts, ["benchmark"], params), on="benchmark", how="left", maintain_order="left")
         .join(more, on="benchmark", how="left", maintain_order="left")
         .select(
             "benchmark",
@@ -189,13 +193,13 @@ def _shortfall(orders: pl.DataFrame, params: ScorecardParams) -> pl.DataFrame:
         "shortfall": pl.col("shortfall_bps"),
     }
     whole = orders.filter(pl.all_horizontal(value.is_not_null() for value in values.values()))
-    rows = pl.concat(
+    parts = (
         whole.select(pl.lit(name).alias("part"), cluster="order_id", weight="decided", value=value)
         for name, value in values.items()
     )
     return (
         pl.DataFrame({"part": list(values)})
-        .join(_means(rows, ["part"], params), on="part", how="left", maintain_order="left")
+        .join(_means(parts, ["part"], params), on="part", how="left", maintain_order="left")
         .select(
             "part",
             pl.col("orders").fill_null(0),
@@ -210,20 +214,20 @@ def _shortfall(orders: pl.DataFrame, params: ScorecardParams) -> pl.DataFrame:
 
 def _markouts(fills: pl.DataFrame, params: ScorecardParams) -> pl.DataFrame:
     by = {"all": pl.lit(ALL), "liquidity": pl.col("liquidity"), "venue": pl.col("venue")}
-    rows = pl.concat(
+    parts = (
         fills.select(
             pl.lit(name).alias("by"),
             group.fill_null(NOT_TOLD).alias("group"),
-            pl.lit(number).alias("place"),
             pl.lit(horizon).alias("horizon"),
             cluster=pl.coalesce("order_id", "fill_id"),
             weight="notional",
             value=f"markout_{horizon}_bps",
         )
         for name, group in by.items()
-        for number, horizon in enumerate(HORIZONS)
+        for horizon in HORIZONS
     )
-    return _means(rows.sort("by", "group", "place", maintain_order=True), ["by", "group", "horizon"], params).select(
+    means = _means(parts, ["by", "group", "horizon"], params).sort("by", "group", maintain_order=True)
+    return means.select(
         "by",
         "group",
         "horizon",
@@ -269,7 +273,7 @@ def _impact(
     impact: pl.DataFrame, impact_fits: pl.DataFrame, orders: pl.DataFrame, params: ScorecardParams
 ) -> pl.DataFrame:
     weights = orders.select("order_id", "notional")
-    rows = pl.concat(
+    parts = (
         impact.join(weights, on="order_id", maintain_order="left").select(
             pl.lit(str(measure)).alias("measure"), cluster="order_id", weight="notional", value=f"{measure}_bps"
         )
@@ -278,7 +282,7 @@ def _impact(
     fits = impact_fits.select("measure", pl.exclude("measure").name.prefix("fit_"))
     return (
         pl.DataFrame({"measure": [str(measure) for measure in ImpactMeasure]})
-        .join(_means(rows, ["measure"], params), on="measure", how="left", maintain_order="left")
+        .join(_means(parts, ["measure"], params), on="measure", how="left", maintain_order="left")
         .join(fits, on="measure", how="left", maintain_order="left")
         .select(
             "measure",
@@ -291,22 +295,24 @@ def _impact(
     )
 
 
-def _means(rows: pl.DataFrame, keys: list[str], params: ScorecardParams) -> pl.DataFrame:
-    """Return weighted means, and their intervals when clusters are drawn again.
+def _means(parts: Iterable[pl.DataFrame], keys: list[str], params: ScorecardParams) -> pl.DataFrame:
+    """Return weighted means, and their intervals when orders are drawn again.
 
     Args:
-        rows: The keys, `cluster weight value`, with the rows of one combination of keys together.
+        parts: The keys, `cluster weight value`, each combination of keys in one part alone; in order of time.
         keys: Columns without nulls.
         params: Draws, seed and confidence.
 
     Returns:
-        The keys, `orders` = clusters, `observations weight mean low high`, in the order in which the keys came.
+        The keys, `orders` = clusters, `observations weight mean low high`, in the order in which the keys came. Of more
+        than `_MOST_DRAWN` orders so many blocks of orders that follow one another are drawn: that bounds the work.
     """
     weight = pl.col("weight")
-    sums = (
-        rows.filter(_is_weighed())
+    sums = pl.concat(
+        part.filter(_is_weighed())
         .group_by(*keys, "cluster", maintain_order=True)
         .agg(weight.sum(), total=(weight * pl.col("value")).sum(), observations=pl.len().cast(pl.Int64))
+        for part in parts
     )
     cells = sums.group_by(*keys, maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("orders"),
@@ -314,8 +320,14 @@ def _means(rows: pl.DataFrame, keys: list[str], params: ScorecardParams) -> pl.D
         weight.sum(),
         mean=pl.col("total").sum() / weight.sum(),
     )
-    judged = cells.filter(pl.col("orders") >= LEAST_FOR_INTERVAL).select(*keys).with_row_index("cell")
-    drawn = sums.join(judged, on=keys, maintain_order="left").sort("cell", maintain_order=True)
+    judged = cells.filter(pl.col("orders") >= LEAST_FOR_INTERVAL).select(*keys, "orders").with_row_index("cell")
+    place, count = pl.int_range(pl.len(), dtype=pl.Int64).over("cell"), pl.col("orders")
+    drawn = (
+        sums.join(judged, on=keys, maintain_order="left")
+        .sort("cell", maintain_order=True)
+        .group_by("cell", place * count.clip(upper_bound=_MOST_DRAWN) // count, maintain_order=True)
+        .agg(pl.col("weight", "total").sum())
+    )
     counted = np.arange(drawn.height)
     low, high = bootstrap_interval(
         ClusterSums(

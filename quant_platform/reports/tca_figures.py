@@ -85,7 +85,8 @@ def benchmark_figure(name: str, rows: pl.DataFrame) -> Figure:
     }
     layout = base_layout(height=60 + 26 * len(names)) | {
         "margin": {"l": 170, "r": 84, "t": 26, "b": 36},
-        "xaxis": plain_axis() | {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1, "nticks": 12},
+        "xaxis": plain_axis()
+        | {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1, "nticks": 12, "rangemode": "tozero"},
         "yaxis": plain_axis() | {"autorange": "reversed"},
         "showlegend": False,
         "annotations": [panel_title("Cost, bps of notional: right of 0 was paid, left was gained", 1.0)],
@@ -197,8 +198,9 @@ def _steps(
 def _reach(trace: Mapping[str, Any]) -> list[float]:
     """Return the range of a waterfall's axis, with room for the texts at its bars' ends."""
     ends = [0.0, *trace["base"], *(base + height for base, height in zip(trace["base"], trace["y"], strict=True))]
-    room = 0.22 * (max(ends) - min(ends) or 1.0)
-    return [min(ends) - room, max(ends) + room]
+    low, high = min(ends), max(ends)
+    room = 0.22 * (high - low or 1.0)
+    return [low - room if low < 0 else 0.0, high + room if high > 0 else 0.0]
 
 
 def _legend(x: float) -> dict[str, Any]:

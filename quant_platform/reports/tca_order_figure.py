@@ -75,6 +75,8 @@ def order_figure(name: str, rank: int, row: Mapping[str, Any], *, path: pl.DataF
         f"Order {row['order_id']}: the mid around its life, and {drawn.height} of its {row['fill_count']} fills; "
         f"arrival mid {row['arrival_price']:,.7g}, average price {row['avg_price']:,.7g}."
     )
+    if not path["mid_price"].count():
+        layout["annotations"].append(panel_title("No mids of its life are known.", 0.02, x=0.01))
     return Figure(name, words, data, layout)
 
 

@@ -97,7 +97,7 @@ def benchmarks_table(day: DailyTca) -> Table:
         Column("Median order", "bps", "Half of the orders cost more"),
         Column("Paid", "quote ccy", "The same in money"),
     )
-    return Table("Cost by benchmark", columns, tuple(lines))
+    return Table("Cost by benchmark", columns, tuple(lines) if day.orders.height else (), "No orders on this date.")
 
 
 def shortfall_table(day: DailyTca) -> Table:
@@ -209,7 +209,11 @@ def fill_times_table(day: DailyTca) -> Table:
                 numbers.percent(row["any_fill_orders"], 1, why),
                 numbers.whole(row["censored"], "no duration is known"),
                 lasted(row["median_s"], slow),
-                _span(row["median_low_s"], row["median_high_s"], slow),
+                _span(
+                    row["median_low_s"],
+                    row["median_high_s"],
+                    slow if row["median_s"] is None else "too few orders for an interval",
+                ),
             )
         )
     columns = (

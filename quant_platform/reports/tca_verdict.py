@@ -7,13 +7,15 @@ import polars as pl
 
 from quant_platform.contracts.scorecards import Dimension
 from quant_platform.reports import numbers
-from quant_platform.reports.market_verdict import Finding, Tone, listed, most_urgent_first
+from quant_platform.reports.market_verdict import Finding, Tone, listed
 from quant_platform.reports.tca_day import DailyTca, standing
 from quant_platform.reports.tca_digest import BEYOND_EXPECTED, NOT_TOLD, PARTS
 from quant_platform.reports.tca_notes import Note
 from quant_platform.reports.tca_tables import PART_NAMES
 
 _JUDGED = {Dimension.ALGO: "algo", Dimension.STRATEGY: "strategy", Dimension.BROKER: "broker"}
+
+_WHOLE = 0.995  # of notional: what lacks less goes without saying
 
 
 def verdict(day: DailyTca, notes: Sequence[Note]) -> list[Finding]:
@@ -25,13 +27,16 @@ def verdict(day: DailyTca, notes: Sequence[Note]) -> list[Finding]:
     """
     if day.orders.is_empty() and day.fills.is_empty():
         return [Finding("note", "The desk sent no order and had no fill on this date."), *_data(notes)]
+    if day.orders.is_empty():
+        sentence = f"No order arrived on this date; it has {_counted(day.fills.height, 'fill')} of no order of its own."
+        return [Finding("note", sentence), *_data(notes)]
     return [
         *_traded(day),
         *_cost(day),
         *_expected(day),
         *_shortfall(day),
         *_members(day),
-        *most_urgent_first(_data(notes)),
+        *(_data(notes) or [Finding("good", "Nothing is wrong with the data, and nothing is unfinished.")]),
         *_revisions(day, notes),
     ]
 
@@ -82,11 +87,13 @@ def _cost(day: DailyTca) -> Iterable[Finding]:
             "note", "What that cost against arrival is not known: no order has both fills and an arrival mid."
         )
         return
-    verb = "They cost" if row["cost_bps"] >= 0 else "They gained"
+    verb = f"{'It' if row['orders'] == 1 else 'They'} {'cost' if row['cost_bps'] >= 0 else 'gained'}"
     sentence = f"{verb} {abs(row['cost_bps']):,.2f} bps against the arrival mid"
     if row["low_bps"] is not None:
         sentence += f" ({_interval(day, row)})"
     sentence += f", {_money(abs(row['paid']))} in all"
+    if row["notional_share"] < _WHOLE:
+        sentence += f", for the {row['notional_share'] * 100:.0f} % of notional that had an arrival mid"
     if row["low_bps"] is not None and row["low_bps"] <= 0 <= row["high_bps"]:
         sentence += "; that cannot be told from 0"
     yield Finding("note", f"{sentence}.")
@@ -98,7 +105,7 @@ def _expected(day: DailyTca) -> Iterable[Finding]:
         return
     is_more = row["cost_bps"] > 0
     sentence = f"That is {abs(row['cost_bps']):,.2f} bps {'more' if is_more else 'less'} than expected"
-    if row["notional_share"] < 0.995:
+    if row["notional_share"] < _WHOLE:
         sentence += f", for the {row['notional_share'] * 100:.0f} % of notional that had an expected cost"
     if row["low_bps"] is None:
         yield Finding("note", f"{sentence}.")
@@ -111,14 +118,15 @@ def _expected(day: DailyTca) -> Iterable[Finding]:
 def _shortfall(day: DailyTca) -> Iterable[Finding]:
     parts = {row["part"]: row for row in day.digest.shortfall.iter_rows(named=True)}
     largest, whole = _largest(parts), parts["shortfall"]
-    if largest is None:
+    if largest is None or not largest["bps"]:
         return
+    of = "" if whole["orders"] == day.orders.height else f", for {whole['orders']:,} of {day.orders.height:,} orders"
     what = "cost" if largest["bps"] >= 0 else "gain"
     size = f"{_signed(largest['bps'])} bps, {_money(largest['money'])}"
     yield Finding(
         "note",
-        f"The shortfall against the decisions' paper profit is {_signed(whole['bps'])} bps ({_money(whole['money'])}); "
-        f"its largest part is {what} of {PART_NAMES[largest['part']].lower()}: {size}.",
+        f"The shortfall against the decisions' paper profit is {_signed(whole['bps'])} bps "
+        f"({_money(whole['money'])}){of}; its largest part is {what} of {PART_NAMES[largest['part']].lower()}: {size}.",
     )
 
 
@@ -150,18 +158,17 @@ def _members(day: DailyTca) -> Iterable[Finding]:
         yield Finding("note", f"No algo, strategy, broker or venue can be judged yet: that needs {needs}.")
 
 
-def _data(notes: Sequence[Note]) -> Iterable[Finding]:
+def _data(notes: Sequence[Note]) -> list[Finding]:
     kinds: tuple[tuple[Tone, str], ...] = (("attention", "The data need a look"), ("note", "Not in all numbers"))
+    findings = []
     for tone, start in kinds:
         parts = [
             f"{note.name[0].lower()}{note.name[1:]} ({_counted(note.count, note.of[:-1])})"
             for note in notes
             if note.tone == tone and not note.is_revision
         ]
-        if parts:
-            yield Finding(tone, f"{start}: {listed(parts)}.")
-    if not any(note.tone == "attention" for note in notes):
-        yield Finding("good", "The data need no repair.")
+        findings += [Finding(tone, f"{start}: {listed(parts)}.")] if parts else []
+    return findings
 
 
 def _revisions(day: DailyTca, notes: Sequence[Note]) -> Iterable[Finding]:

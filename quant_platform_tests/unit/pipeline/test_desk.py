@@ -1,6 +1,5 @@
 """The tables of the desk from its archived files: told once, told again, told otherwise, corrected."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,39 +8,19 @@ import polars as pl
 import pytest
 
 from quant_platform.calculators.revisions import as_of, current
-from quant_platform.contracts import _schema
 from quant_platform.contracts.execution import Fill
 from quant_platform.pipeline.desk import DESK, pending, trading_dates
 from quant_platform.pipeline.desk_intake import ingested
 from quant_platform.pipeline.engine import Engine
-from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.sessions import trading_date
 from quant_platform.pipeline.units import UnitStatus
-from quant_platform.settings import DESK_CONTRACTS, DeskFeed
+from quant_platform.settings import DeskFeed
 
 S = 1_000_000_000
 NOON = datetime(2024, 3, 8, 12, tzinfo=UTC)
 NOW = int(datetime(2024, 3, 10, tzinfo=UTC).timestamp()) * S
 FRIDAY = date(2024, 3, 8)
 HEAD = "fill_id,order_id,revision,ts_event,ts_recv,symbol,side,price,quantity"
-
-
-@pytest.fixture(autouse=True)
-def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the lake know the tables, and the engine their recipes."""
-
-    def forget() -> None:
-        _schema.all_contracts.cache_clear()
-        _schema.fingerprint.cache_clear()
-
-    for kind, contract in DESK_CONTRACTS.items():
-        monkeypatch.setattr(contract, "table", f"execution/{kind}")
-    for recipe in DESK:
-        monkeypatch.setitem(RECIPES, recipe.table, recipe)
-    forget()
-    yield
-    monkeypatch.undo()
-    forget()
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def tca_day(orders=None, fills=None, **changes):
 
 
 @functools.cache
-def real_day(seed=7, orders=400):
+def real_day(seed=7, orders=240):
     """A date as a desk may have it: three symbols, four algos, three venues, and a little of every trouble."""
     rng = np.random.default_rng(seed)
     seconds = np.arange(86_400)

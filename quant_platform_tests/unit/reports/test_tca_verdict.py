@@ -22,6 +22,8 @@ from quant_platform_tests.unit.reports.tca_report_frames import (
 MONTH = date(2024, 8, 1)
 MINUS = "\N{MINUS SIGN}"
 
+EXAMPLE = order()
+
 
 def said(day):
     return [finding.sentence for finding in verdict(day, data_notes(day))]
@@ -35,9 +37,8 @@ def test_verdict_tells_what_a_head_of_trading_asks():
     day = real_day()
     cost = by(day.digest.benchmarks, "benchmark")["arrival"]
     sentences = said(day)
-    assert re.fullmatch(
-        r"400 orders in 3 symbols traded 35\.19 M of 39\.2\d M ordered, in .* at 3 venues\.", sentences[0]
-    )
+    traded = r"240 orders in 3 symbols traded 2\d\.\d\d M of 2\d\.\d\d M ordered, in [\d,]+ fills at 3 venues\."
+    assert re.fullmatch(traded, sentences[0])
     low, high = (f"{cost[end]:+.2f}".replace("-", MINUS) for end in ("low_bps", "high_bps"))
     assert sentences[1].startswith(
         f"They cost {cost['cost_bps']:.2f} bps against the arrival mid (95 % interval {low} to {high}), "
@@ -54,16 +55,24 @@ def test_verdict_tells_what_a_head_of_trading_asks():
 def test_verdict_of_one_clean_order():
     assert said(tca_day()) == [
         "1 order in 1 symbol traded 1.000 k of 1.000 k ordered, in 1 fill at 1 venue.",
-        "They cost 3.00 bps against the arrival mid, 0.3000 in all.",
+        "It cost 3.00 bps against the arrival mid, 0.3000 in all.",
         "That is 2.00 bps more than expected.",
         (
             "The shortfall against the decisions' paper profit is +6.00 bps (0.6000); "
             "its largest part is cost of trading: +3.00 bps, 0.3000."
         ),
         "No algo, strategy, broker or venue can be judged yet: that needs 30 orders on 5 days.",
-        "The data need no repair.",
+        "Nothing is wrong with the data, and nothing is unfinished.",
         "Nothing on this page is revised.",
     ]
+
+
+def test_verdict_says_for_which_part_a_cost_is_known():
+    without = order(2, decision_price=None, arrival_price=None, reasons="no_decision,no_arrival")
+    sentences = said(tca_day([EXAMPLE, without]))
+    assert sentences[1].endswith("in all, for the 50 % of notional that had an arrival mid.")
+    assert "bps (0.6000), for 1 of 2 orders; its largest part" in sentences[3]
+    assert not any("shortfall" in sentence for sentence in said(tca_day([without])))
 
 
 def test_verdict_of_gains_says_gained():
