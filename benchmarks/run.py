@@ -26,6 +26,7 @@ BENCHMARKS = [
     "option_greeks",
     "option_chains",
     "option_agreement",
+    "tca",
     "redis_keys",
     "live",
 ]

@@ -89,6 +89,7 @@ def with_market(
         minutes.with_columns(change=pl.col("close").log().diff().over("symbol", "date"))
         .group_by("symbol", "date")
         .agg(pl.col("volume").sum(), variance=(pl.col("change") ** 2).sum())
+        .sort("symbol", "date")  # the order of what is added up shows in the last digits
         .group_by("symbol")
         .agg(adv=pl.col("volume").mean(), sigma_daily_bps=pl.col("variance").mean().sqrt() * 1e4)
     )
@@ -101,7 +102,7 @@ def with_market(
         .sort("ts_done")
         .join_asof(hours, left_on="ts_done", right_on="ts_open", by="symbol", check_sortedness=False)
         .join(ends, on="symbol", how="left")
-        .filter(pl.col("ts_event") <= pl.min_horizontal("ts_last", "ts_close"))
+        .filter(pl.col("ts_event") <= pl.col("ts_last"), pl.col("ts_event") <= pl.col("ts_close"))
     )
     settled = last_mids(placed, market_mids(quotes)).select(settled_price="mid_price").hstack(placed.select(_ROW))
     return (

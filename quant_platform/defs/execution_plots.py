@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _NOTHING = "No order of the desk is known on this date."
+_TOO_FEW = "No venue, or no algo, has enough orders in the month up to this date."
 _PARTS = {"delay": "delay_bps", "trading": "trading_bps", "opportunity": "opportunity_bps", "fees": "fees_bps"}
 _MOST_BARS = 14
 
 
 def shortfall(lake: Lake, table: str, day: date) -> str:
-    """Return the four parts of the shortfall by algo, means by decided value, in bps; positive = paid."""
-    rows = lake.scan(table, None, day, day).filter(pl.col("shortfall_bps").is_not_null()).collect()
+    """Return the four parts of the shortfall by algo, means by decided value, in bps; positive = paid.
+
+    Of orders that know all four, as in the report: a part that is not known is not 0.
+    """
+    is_whole = pl.all_horizontal(pl.col(c).is_not_null() for c in _PARTS.values())
+    rows = lake.scan(table, None, day, day).filter(is_whole).collect()
     weight = pl.col("quantity") * pl.col("decision_price")
     means = rows.group_by("algo").agg(
         pl.len().alias("n"), *((pl.col(c) * weight).sum() / weight.sum() for c in _PARTS.values())
@@ -52,7 +57,7 @@ def impact(lake: Lake, table: str, day: date) -> str:
     """Return the impact of orders against their share of the day's volume, means of equal numbers, and the law."""
     rows = lake.scan(table, None, day, day).filter(pl.col("total_bps").is_not_null()).collect()
     known = rows.filter(pl.col("participation").is_not_null(), pl.col("baseline_bps").is_not_null())
-    if known.is_empty():
+    if known.is_empty() and not rows.is_empty():
         return "No earlier session says how much trades: impact has no scale on this date."
     tenths = pl.col("participation").rank("ordinal") * 10 // (pl.len() + 1)
     means = known.group_by(tenths.alias("tenth")).agg(
@@ -72,9 +77,12 @@ def algos(lake: Lake, table: str, day: date) -> str:
 
 
 def _cards(lake: Lake, table: str, day: date, name: str, conditions: Sequence[pl.Expr]) -> str:
-    told = [*conditions, pl.col("period") == "month", pl.col("excess_cost_bps").is_not_null()]
-    cells = lake.scan(table, None, day, day).filter(*told).collect()
-    return _figure(cells.select(pl.col(name).alias("name"), pl.col("^excess_.*$")).sort("name"), _draw_cells)
+    cells = lake.scan(table, None, day, day).filter(*conditions, pl.col("period") == "month").collect()
+    known = cells.filter(pl.col("excess_cost_bps").is_not_null())
+    if known.is_empty() and not cells.is_empty():
+        return _TOO_FEW
+    named = known.select(pl.col(name).alias("name"), pl.col("^excess_.*$"))
+    return _figure(named.sort("name").head(_MOST_BARS), _draw_cells)
 
 
 def _figure(rows: pl.DataFrame, draw: Callable[["Axes", pl.DataFrame], None]) -> str:

@@ -30,8 +30,7 @@ def put(settings: Settings, name: str, latest: Mapping[str, Any]) -> bool:
     key = redis_keys.REPORT.name(name=name)
     try:
         with live_store.connect(settings) as client:
-            known = client.get(key)
-            if isinstance(known, bytes) and json.loads(known).get("date", "") > latest["date"]:
+            if _date_told(client.get(key)) > latest["date"]:
                 return False
             ended = datetime.combine(date.fromisoformat(latest["date"]) + timedelta(days=1), midnight(), UTC)
             told = {"ts": int(ended.timestamp()) * 10**9, "ts_written": time.time_ns(), "seq": 1}
@@ -41,3 +40,12 @@ def put(settings: Settings, name: str, latest: Mapping[str, Any]) -> bool:
         _LOG.info("report_not_cached", name=name, reason=masked(str(error)))
         return False
     return True
+
+
+def _date_told(known: object) -> str:
+    """Return the date of the report that stands under a key; empty where nothing that we wrote does."""
+    try:
+        found = json.loads(known) if isinstance(known, bytes) else None
+    except ValueError:
+        return ""
+    return str(found.get("date", "")) if isinstance(found, dict) else ""

@@ -10,7 +10,6 @@ import polars as pl
 from quant_platform.calculators._order_fills import families
 from quant_platform.calculators.benchmarks import last_mids, market_mids
 from quant_platform.calculators.impact import impact_fit
-from quant_platform.contracts._schema import contract_of, empty
 from quant_platform.defs import report_cache
 from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.resources import Platform
@@ -126,10 +125,7 @@ def _paths(lake: Lake, orders: pl.DataFrame, day: date) -> pl.DataFrame:
     """Return the mids that the charts of the worst orders draw."""
     moments = chart_instants(orders)
     names = moments["symbol"].unique().to_list()
-    quotes = lake.scan("market/quotes", names, day, day).collect()
-    if quotes.is_empty():
-        quotes = empty(contract_of("market/quotes"))
-    mids = last_mids(moments, market_mids(quotes))
+    mids = last_mids(moments, market_mids(lake.scan("market/quotes", names, day, day).collect()))
     return moments.hstack(mids.select("mid_price"))
 
 

@@ -15,7 +15,8 @@ from quant_platform.calculators import _power_law, _student_t, impact
 from quant_platform.calculators.impact import ImpactParams
 from quant_platform.contracts._schema import empty, polars_schema, validated
 from quant_platform.contracts.scorecards import Impact, ImpactFit
-from quant_platform_tests.unit.desk_frames import MONDAY, orders
+from quant_platform_tests.unit.desk_frames import MONDAY, SECOND, orders
+from quant_platform_tests.unit.tca_frames import mid_quotes, quotes, sessions
 
 ORACLE = [
     case
@@ -293,3 +294,116 @@ def test_any_row_order_gives_identical_bytes():
 def test_impossible_parameters_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         ImpactParams(**wrong)
+
+
+# What `impact` wants of the market beside the orders; the default order ends after 10 s, and settles after 1810 s.
+
+MADE = ("settled_price", "adv", "sigma_daily_bps")
+MINUTES = {"symbol": pl.String, "date": pl.Date, "close": pl.Float64, "volume": pl.Float64}
+
+
+def minutes(*rows):
+    """Build one-minute bars from (symbol, days after Monday, close, volume)."""
+    dated = [(symbol, MONDAY + timedelta(day), close, volume) for symbol, day, close, volume in rows]
+    return pl.DataFrame(dated, schema=MINUTES, orient="row")
+
+
+def marketed(*rows, quotes, sessions, bars=(), params=DEFAULTS):
+    return impact.with_market(orders(*rows), quotes, sessions, minutes(*bars), params).rows(named=True)
+
+
+def test_the_mid_after_an_order_is_the_one_in_force_when_it_settles():
+    quotes = mid_quotes((0, 100), (1809, 101), (1810, 102), (1811, 103))
+    (found,) = marketed({}, quotes=quotes, sessions=sessions((0, 5000)))
+    assert found["settled_price"] == 102
+    late = mid_quotes((0, 100), (5, 101), (4000, 103))  # no quote for an hour: the last one stands
+    assert marketed({}, quotes=late, sessions=sessions((0, 5000)))[0]["settled_price"] == 101
+    soon = ImpactParams(settle_s=0.5)
+    assert marketed({}, quotes=quotes, sessions=sessions((0, 5000)), params=soon)[0]["settled_price"] == 100
+
+
+@pytest.mark.parametrize(
+    ("last_quote", "hours", "ts_done", "is_known"),
+    [
+        (1810, [(0, 5000)], 10, True),
+        (1809.5, [(0, 5000)], 10, False),  # the data end before
+        (5000, [(0, 1810)], 10, True),
+        (5000, [(0, 1809.5)], 10, False),  # the session closes before
+        (5000, [(0, 1000), (1200, 5000)], 10, False),  # the next session has a mid, which is another day's
+        (5000, [(0, 1000), (1200, 5000)], 1200, True),
+        (5000, [(0, 1000), (1200, 5000)], 1100, False),  # it ended between two sessions
+        (5000, [(20, 5000)], 10, False),  # and this one before the first
+        (5000, [], 10, False),
+        (5000, [(0, 5000)], None, False),  # and this one is open
+    ],
+)
+def test_there_is_no_mid_after_an_order_past_the_data_or_the_close(last_quote, hours, ts_done, is_known):
+    done = None if ts_done is None else ts_done * SECOND
+    quotes = mid_quotes((0, 100), (last_quote, 101))
+    (found,) = marketed({"ts_done": done}, quotes=quotes, sessions=sessions(*hours))
+    assert (found["settled_price"] is not None) == is_known
+
+
+def test_volume_and_volatility_by_hand():
+    # 100 → 110 → 100 and 50 → 55: three returns of ±ln 1.1, and none from one date to the next.
+    day = [("X", 0, 100.0, 1.0), ("X", 0, 110.0, 2.0), ("X", 0, 100.0, 3.0), ("X", 1, 50.0, 10.0), ("X", 1, 55.0, 20.0)]
+    (found,) = marketed({}, quotes=mid_quotes(), sessions=sessions(), bars=day)
+    assert found["adv"] == pytest.approx((6 + 30) / 2)
+    assert found["sigma_daily_bps"] == pytest.approx(math.sqrt(1.5) * math.log(1.1) * 1e4)
+    (alone,) = marketed({}, quotes=mid_quotes(), sessions=sessions(), bars=day[:1])
+    assert (alone["adv"], alone["sigma_daily_bps"]) == (1.0, 0.0)
+
+
+def test_symbols_do_not_know_each_other():
+    both = {
+        "X": (100.0, [("X", 0, 100.0, 1.0), ("X", 0, 101.0, 1.0), ("X", 1, 100.0, 4.0)]),
+        "Y": (7.0, [("Y", 0, 50.0, 3.0), ("Y", 1, 60.0, 5.0), ("Y", 1, 50.0, 9.0)]),
+    }
+    quoted = {
+        symbol: quotes(
+            *({"symbol": symbol, "ts_event": at, "bid_price": p - 1, "ask_price": p + 1} for at in (0, 4000))
+        )
+        for symbol, (p, _) in both.items()
+    }
+    hours = {"X": {"ts_open": 0, "ts_close": 5000}, "Y": {"symbol": "Y", "ts_open": 0, "ts_close": 5000}}
+    alone = {
+        symbol: marketed({"symbol": symbol}, quotes=quoted[symbol], sessions=sessions(hours[symbol]), bars=bars)[0]
+        for symbol, (_, bars) in both.items()
+    }
+    rows = [{"symbol": s, "ts_done": at * SECOND} for s, at in zip("YZXYX", (30, 10, 20, 10, 9000), strict=True)]
+    mixed = [bar for pair in zip(both["X"][1], both["Y"][1], strict=True) for bar in pair]
+    found = marketed(
+        *rows, quotes=pl.concat(quoted.values()), sessions=sessions(*hours.values(), {**hours["Y"], "symbol": "Z"}),
+        bars=mixed,
+    )  # fmt: skip
+    assert [row["symbol"] for row in found] == list("YZXYX")
+    for row in found:
+        expected = alone.get(row["symbol"], dict.fromkeys(MADE))
+        assert [row[name] for name in MADE[1:]] == [expected[name] for name in MADE[1:]]
+    assert [row["settled_price"] for row in found] == [7.0, None, 100.0, 7.0, None]
+
+
+def test_no_orders_and_no_market_leave_the_columns_in_place():
+    nothing = impact.with_market(orders(), quotes(), sessions(), minutes())
+    assert nothing.schema == pl.Schema({**orders().schema, **dict.fromkeys(MADE, pl.Float64())})
+    assert nothing.is_empty()
+    alone = impact.with_market(orders({}), quotes(), sessions(), minutes())
+    assert_frame_equal(alone.drop(MADE), orders({}))
+    assert alone.select(MADE).row(0) == (None, None, None)
+    assert impact.impact(alone)["baseline_status"].item() == "no_data"
+
+
+def test_volume_and_volatility_are_the_same_to_the_last_digit_each_time():
+    random, number = np.random.default_rng(4), 40 * 20
+    bars = pl.DataFrame(
+        {
+            "symbol": [f"S{n % 40}" for n in range(number)],
+            "date": [MONDAY + timedelta(n // 40) for n in range(number)],
+            "close": random.uniform(90, 110, number),
+            "volume": random.uniform(0, 1, number),
+        }
+    )
+    own = orders(*({"symbol": f"S{n}"} for n in range(40)))
+    once, *more = (impact.with_market(own, quotes(), sessions(), bars) for _ in range(8))
+    for again in more:
+        assert again.equals(once)
