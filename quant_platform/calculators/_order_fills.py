@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from quant_platform.calculators import revisions
 from quant_platform.calculators._figures import is_positive
 from quant_platform.calculators._tape import Array, framed, integers
 from quant_platform.contracts._schema import INSTANT, polars_schema
@@ -27,16 +28,13 @@ _SUMS = pl.Schema(
 
 
 def current(rows: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return the highest revision of each id; rows without id, symbol or ts_event are ignored.
+    """Return the revision of each id that counts; rows without id, symbol or ts_event are ignored.
 
     Args:
         rows: With `name symbol ts_event ts_recv revision`, any row order.
         name: The column of the id.
     """
-    rows = rows.drop_nulls([name, "symbol", "ts_event"])
-    if rows.get_column(name).n_unique() == rows.height:
-        return rows
-    return rows.sort("revision", "ts_recv").unique(name, keep="last", maintain_order=True)
+    return revisions.current(rows.drop_nulls([name, "symbol", "ts_event"]), name)
 
 
 def families(orders: pl.DataFrame) -> pl.DataFrame:

@@ -48,4 +48,5 @@ def _date_told(known: object) -> str:
         found = json.loads(known) if isinstance(known, bytes) else None
     except ValueError:
         return ""
-    return str(found.get("date", "")) if isinstance(found, dict) else ""
+    told = found.get("date") if isinstance(found, dict) else None
+    return told if isinstance(told, str) else ""

@@ -8,7 +8,7 @@ per vol point, theta per day, and amounts in coins; one contract is one coin. It
 
 import datetime as dt
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated
 
 import msgspec
@@ -162,6 +162,7 @@ def read_chain(
     )
 
 
+@lru_cache(maxsize=2)  # a venue lists the same contracts again and again
 def _instruments(answer: Answer) -> tuple[pl.DataFrame, int]:
     broken: list[pl.DataFrame] = []
     found = records(decoded(answer.content, answer.source, _List).result, answer.source, _Instrument, broken)

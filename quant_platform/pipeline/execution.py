@@ -29,7 +29,7 @@ MONTH_SESSIONS = 31
 CHECKS = "tca_checks"
 """The fact of a `execution/tca_orders` file that its checks read: JSON, a count for each."""
 
-_AHEAD = (FILLS, TRADES, QUOTES)
+_AHEAD = (ORDERS, FILLS, TRADES, QUOTES)
 _WHOLE = 1e-9
 
 
@@ -56,7 +56,7 @@ def _ahead(work: Work) -> list[tuple[str, str | None]]:
 
 def _told(work: Work, table: str) -> pl.DataFrame:
     """Return the rows of the date, and of the next session where an order reaches into it."""
-    found = [work.scan(table)] if work.readable(table) else [empty(contract_of(table)).lazy()]
+    found = [work.today(table)]
     found += [work.lake.scan(table, [u.symbol], u.date, u.date) for u in _next_units(work) if u.table == table]
     return pl.concat(found, how="diagonal").collect()
 
@@ -77,7 +77,9 @@ def _last_mid(work: Work) -> pl.LazyFrame:
 
 
 def _tca_orders(work: Work) -> Built:
-    orders, fills = _told(work, ORDERS), _told(work, FILLS)
+    assert work.session is not None  # a closed day is never built
+    # Children may be sent on the date after their parent's: those of yesterday's are no parents of today's.
+    orders, fills = pl.concat([work.earlier(ORDERS).collect(), _told(work, ORDERS)]), _told(work, FILLS)
     decisions = work.scan(DECISIONS).collect() if work.readable(DECISIONS) else empty(contract_of(DECISIONS))
     ahead = [work.lake.scan(QUOTES, [u.symbol], u.date, u.date) for u in _next_units(work) if u.table == QUOTES]
     quotes = pl.concat([_last_mid(work), work.today(QUOTES), *ahead], how="diagonal").collect()
@@ -89,6 +91,7 @@ def _tca_orders(work: Work) -> Built:
         quotes=quotes,
         sessions=_sessions(work, before=tca.LOOKBACK_SESSIONS),
     )
+    rows = rows.filter(pl.col("ts_event").is_between(work.session.start, work.session.end, closed="left"))
     return Built(rows, facts={CHECKS: _judged(work, rows, fills)})
 
 
@@ -131,7 +134,7 @@ def _tca_fills(work: Work) -> Built:
 
 def _parents(work: Work, fills: pl.DataFrame) -> pl.DataFrame:
     """Return the fills, each with its parent's order."""
-    parents = families(_told(work, ORDERS)).select("order_id", "root")
+    parents = families(work.scan(ORDERS).collect()).select("order_id", "root")
     return (
         fills.join(parents, on="order_id", how="left", maintain_order="left")
         .with_columns(order_id=pl.coalesce("root", "order_id"))
@@ -221,7 +224,7 @@ EXECUTION = (
         _tca_orders,
         (tca.__name__,),
         (
-            Input(ORDERS),
+            Input(ORDERS, lookback_sessions=1),
             Input(FILLS, is_optional=True),
             Input(DECISIONS, lookback_sessions=1, is_optional=True),
             Input(TRADES, is_optional=True),
@@ -236,7 +239,7 @@ EXECUTION = (
         (
             Input(TcaOrder.table, lookback_sessions=REFERENCE_SESSIONS),
             Input(TcaFill.table, is_optional=True),
-            Input(ORDERS),
+            Input(ORDERS, lookback_sessions=1),
         ),
         parameters=_section("execution_quality"),
     ),

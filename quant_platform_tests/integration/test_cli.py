@@ -13,7 +13,10 @@ import pytest
 
 from quant_platform.pipeline.recipes import RECIPES
 
-COMMANDS = ("demo", "up", "backfill", "list-data", "gaps", "check", "report", "show-config", "doctor")
+COMMANDS = (
+    *("demo", "backfill", "ingest-chain", "ingest-desk", "ingest-vix1d", "list-data", "gaps", "check", "report"),
+    *("up", "collect", "live", "keys", "replay", "show-config", "doctor"),
+)
 DAYS = ("2024-03-04", "2024-03-05")
 SYMBOLS = ("AAA", "BBB", "CCC")
 TABLES = set(RECIPES)

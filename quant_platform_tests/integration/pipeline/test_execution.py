@@ -134,7 +134,7 @@ def test_impact_has_the_scale_of_the_sessions_before(built: tuple[Engine, dict[U
 
 
 HEADS = {
-    "orders": "order_id,ts_event,ts_recv,symbol,side,quantity,ts_done,status,decision_id,revision",
+    "orders": "order_id,ts_event,ts_recv,symbol,side,quantity,ts_done,status,decision_id,revision,parent_order_id",
     "fills": "fill_id,order_id,ts_event,ts_recv,symbol,side,price,quantity,fee,revision",
     "decisions": "decision_id,ts_event,ts_recv,strategy,symbol,side,quantity,price",
 }
@@ -163,22 +163,27 @@ def test_an_order_over_midnight_is_followed_into_the_next_date(own: tuple[Engine
     one, take = own
     late, done = "2024-03-04T23:59:00Z", "2024-03-05T00:02:00Z"
     take("decisions", f"d1,2024-03-04T23:58:00Z,,carry,{QUIET},buy,2,2600")
-    take("orders", f"o1,{late},{late},{QUIET},buy,2,{done},filled,d1,0")
+    take(
+        "orders",
+        f"o1,{late},{late},{QUIET},buy,2,{done},filled,d1,0,",
+        f"c1,2024-03-05T00:00:30Z,,{QUIET},buy,1,{done},filled,,0,o1",
+    )
     take(
         "fills",
         f"f1,o1,2024-03-04T23:59:30Z,,{QUIET},buy,2601,1,0,0",
-        f"f2,o1,2024-03-05T00:01:00Z,,{QUIET},buy,2603,1,0,0",
+        f"f2,c1,2024-03-05T00:01:00Z,,{QUIET},buy,2603,1,0,0",
     )
     run(one, TABLES)
     row = rows(one, "execution/tca_orders", FIRST, QUIET).row(0, named=True)
     assert (row["fill_count"], row["avg_price"], row["status"]) == (2, 2602.0, "ok")
+    assert rows(one, "execution/tca_orders", SECOND, QUIET).is_empty()  # the child is nobody's parent
     trades = pl.concat(rows(one, "market/trades", day, QUIET) for day in (FIRST, SECOND))
     start, end = (datetime.fromisoformat(at) for at in (late, done))
     seen = trades.filter((pl.col("ts_event") >= start) & (pl.col("ts_event") < end))
     vwap = (seen["price"] * seen["size"]).sum() / seen["size"].sum()
     assert row["vwap_price"] == pytest.approx(vwap, rel=1e-12)
     # A fill of the next date that is corrected makes the order's date stale.
-    take("fills", f"f2,o1,2024-03-05T00:01:00Z,2024-03-09T00:00:00Z,{QUIET},buy,2605,1,0,1")
+    take("fills", f"f2,c1,2024-03-05T00:01:00Z,2024-03-09T00:00:00Z,{QUIET},buy,2605,1,0,1")
     run(one, ["execution/fills"], [SECOND])
     assert Unit("execution/tca_orders", QUIET, FIRST) in one.stale()
     run(one, TABLES)
@@ -190,7 +195,7 @@ def test_what_the_desk_tells_wrong_is_flagged_and_costs_nothing_else(own: tuple[
     one, take = own
     price = rows(one, "market/trades", FIRST, QUIET)["price"].median()
     at, done = "2024-03-04T12:00:00Z", "2024-03-04T12:10:00Z"
-    take("orders", f"o1,{at},{at},{QUIET},buy,2,{done},filled,,0", f"o2,{at},{at},{QUIET},sell,1,,open,,0")
+    take("orders", f"o1,{at},{at},{QUIET},buy,2,{done},filled,,0,", f"o2,{at},{at},{QUIET},sell,1,,open,,0,")
     take(
         "fills",
         f"early,o1,2024-03-04T11:59:00Z,,{QUIET},buy,{price},1,0,0",

@@ -345,12 +345,13 @@ def test_there_is_no_mid_after_an_order_past_the_data_or_the_close(last_quote, h
 
 
 def test_volume_and_volatility_by_hand():
-    # 100 → 110 → 100 and 50 → 55: three returns of ±ln 1.1, and none from one date to the next.
-    day = [("X", 0, 100.0, 1.0), ("X", 0, 110.0, 2.0), ("X", 0, 100.0, 3.0), ("X", 1, 50.0, 10.0), ("X", 1, 55.0, 20.0)]
-    (found,) = marketed({}, quotes=mid_quotes(), sessions=sessions(), bars=day)
-    assert found["adv"] == pytest.approx((6 + 30) / 2)
-    assert found["sigma_daily_bps"] == pytest.approx(math.sqrt(1.5) * math.log(1.1) * 1e4)
-    (alone,) = marketed({}, quotes=mid_quotes(), sessions=sessions(), bars=day[:1])
+    # 100 → 110 → 100, 50 → 55, and one close: three returns of ±ln 1.1, and none from one date to the next.
+    first = [("X", 0, 100.0, 1.0), ("X", 0, 110.0, 2.0), ("X", 0, 100.0, 3.0)]
+    later = [("X", 1, 50.0, 10.0), ("X", 1, 55.0, 20.0), ("X", 2, 70.0, 300.0)]
+    (found,) = marketed({}, quotes=mid_quotes(), sessions=sessions(), bars=first + later)
+    assert found["adv"] == pytest.approx((6 + 30 + 300) / 3)
+    assert found["sigma_daily_bps"] == pytest.approx(math.sqrt((2 + 1 + 0) / 3) * math.log(1.1) * 1e4)
+    (alone,) = marketed({}, quotes=mid_quotes(), sessions=sessions(), bars=first[:1])
     assert (alone["adv"], alone["sigma_daily_bps"]) == (1.0, 0.0)
 
 
@@ -394,16 +395,18 @@ def test_no_orders_and_no_market_leave_the_columns_in_place():
 
 
 def test_volume_and_volatility_are_the_same_to_the_last_digit_each_time():
-    random, number = np.random.default_rng(4), 40 * 20
+    random, symbols, days = np.random.default_rng(4), 40, 20
+    number = symbols * days * 30
+    place = np.arange(number)
     bars = pl.DataFrame(
         {
-            "symbol": [f"S{n % 40}" for n in range(number)],
-            "date": [MONDAY + timedelta(n // 40) for n in range(number)],
+            "symbol": [f"S{n}" for n in place // (days * 30)],
+            "date": [MONDAY + timedelta(int(n)) for n in place // 30 % days],
             "close": random.uniform(90, 110, number),
             "volume": random.uniform(0, 1, number),
         }
     )
-    own = orders(*({"symbol": f"S{n}"} for n in range(40)))
-    once, *more = (impact.with_market(own, quotes(), sessions(), bars) for _ in range(8))
+    own = orders(*({"symbol": f"S{n}"} for n in range(symbols)))
+    once, *more = (impact.with_market(own, quotes(), sessions(), bars) for _ in range(10))
     for again in more:
         assert again.equals(once)

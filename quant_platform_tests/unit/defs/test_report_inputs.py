@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from quant_platform.contracts.volatility import VolIndexRegime
-from quant_platform.defs.assets.reports import coverage, inputs
+from quant_platform.defs.assets.reports import _latest, coverage, inputs
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.units import Outcome, Unit, UnitStatus
 from quant_platform.reports.daily_market import as_markdown
@@ -94,3 +94,31 @@ def test_chains_and_published_indices_of_the_lake_reach_the_page(platform: Platf
     assert "**Attention.** VIX1D was 14.20 vol points at 01:00 UTC (cboe): its regime is SHOCK" in page
     assert "**BOTH.** Dealers are long gamma at 100: +20.00 per 1 % net" in page
     assert "**BARE.**" not in page
+
+
+@pytest.mark.parametrize("status", [None, UnitStatus.ABSENT])
+def test_dates_on_which_the_desk_did_not_trade_a_symbol_are_not_listed(
+    platform: Platform, status: UnitStatus | None
+) -> None:
+    orders, costs = "execution/orders", "execution/tca_orders"
+    record(platform, *((table, "BARE", UnitStatus.OK) for table in (orders, costs)), day=DAY - timedelta(days=1))
+    if status:
+        record(platform, (orders, "BARE", status), (costs, "BARE", status))
+    assert listed(platform) == []
+    record(platform, (orders, "BARE", UnitStatus.OK), (costs, "BARE", UnitStatus.FAILED))
+    assert listed(platform) == [(orders, "BARE", "ok"), (costs, "BARE", "failed")]
+
+
+def test_the_newest_report_is_told_with_the_closes_of_its_date() -> None:
+    marts = pl.DataFrame(
+        {
+            "symbol": ["BOTH", "BARE", "BARE"],
+            "trading_date": [DAY, DAY, DAY - timedelta(days=1)],
+            "close": [57_000.5, None, 3.0],
+        }
+    )
+    page = Path("reports/daily_market/2024-08-08.html")
+    found = _latest(marts, DAY, page)
+    assert found == {"path": str(page), "date": "2024-08-08", "headline": {"close": {"BARE": None, "BOTH": 57_000.5}}}
+    assert list(found["headline"]["close"]) == ["BARE", "BOTH"]
+    assert _latest(marts.clear(), DAY, page)["headline"] == {"close": {}}
