@@ -216,7 +216,7 @@ def test_every_column_is_described_with_the_type_that_it_has(connection: duckdb.
 
     nodes = json.loads(dbt_runner.manifest().read_bytes())["nodes"].values()
     models = [node for node in nodes if node["resource_type"] == "model"]
-    assert len(models) == 5
+    assert len(models) == 18
     for model in models:
         described = connection.execute(f"describe {model['schema']}.{model['name']}").fetchall()
         assert model["description"]
@@ -249,14 +249,28 @@ def test_models_are_assets_in_the_lakes_lineage() -> None:
     models = marts.dbt_models()
     specs = {spec.key.to_user_string(): spec for spec in models.specs}
     assert sorted(specs) == [
+        "marts/dim_algo",
+        "marts/dim_instrument",
+        "marts/dim_strategy",
         "marts/dim_symbol",
+        "marts/dim_venue",
         "marts/fct_daily_bars",
+        "marts/fct_fill_markout",
+        "marts/fct_order_cost",
+        "marts/mart_algo_scorecard",
+        "marts/mart_venue_scorecard",
         "staging/stg_bars_1m",
+        "staging/stg_decisions",
+        "staging/stg_fills",
         "staging/stg_gap_days",
         "staging/stg_gaps",
+        "staging/stg_orders",
+        "staging/stg_tca_fills",
+        "staging/stg_tca_orders",
     ]
     upstream = {dep.asset_key.to_user_string() for spec in specs.values() for dep in spec.deps} - set(specs)
-    assert upstream == {"market/bars_1m", "market/gaps"}
+    of_the_desk = {f"execution/{name}" for name in ("decisions", "orders", "fills", "tca_orders", "tca_fills")}
+    assert upstream == {"market/bars_1m", "market/gaps", *of_the_desk}
     for key, spec in specs.items():
         assert spec.group_name == key.split("/")[0]
         assert spec.owners
@@ -282,9 +296,9 @@ def test_materialising_one_mart_keeps_the_others_and_all_of_it_shows_in_dagster(
     assert facts["marts/fct_daily_bars"]["dagster/row_count"].value == 8
     assert facts["marts/fct_daily_bars"]["time_range"].value == "2024-08-07 to 2024-08-10"
     assert facts["marts/fct_daily_bars"]["Execution Duration"].value > 0
-    assert len(facts) == 5
+    assert len(facts) == 18
     checks = {e.check_name: e.passed for e in whole.get_asset_check_evaluations()}
-    assert len(checks) == 10
+    assert len(checks) == 29
     assert all(checks.values())
     assert [e.asset_key.to_user_string() for e in one.get_asset_materialization_events() if e.asset_key] == [
         "marts/dim_symbol"
