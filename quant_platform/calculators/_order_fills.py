@@ -34,7 +34,8 @@ def current(rows: pl.DataFrame, name: str) -> pl.DataFrame:
         rows: With `name symbol ts_event ts_recv revision`, any row order.
         name: The column of the id.
     """
-    return revisions.current(rows.drop_nulls([name, "symbol", "ts_event"]), name)
+    rows = rows.drop_nulls([name, "symbol", "ts_event"])
+    return rows if rows.get_column(name).n_unique() == rows.height else revisions.current(rows, name)
 
 
 def families(orders: pl.DataFrame) -> pl.DataFrame:

@@ -31,6 +31,8 @@ CHECKS = "tca_checks"
 
 _AHEAD = (ORDERS, FILLS, TRADES, QUOTES)
 _WHOLE = 1e-9
+_PRINT = ("symbol", "ts_event", "ts_recv", "trade_id", "price", "size", "aggressor")
+_TOUCH = ("symbol", "ts_event", "ts_recv", "sequence", "bid_price", "bid_size", "ask_price", "ask_size")
 
 
 def _ends_later(work: Work) -> bool:
@@ -56,9 +58,11 @@ def _ahead(work: Work) -> list[tuple[str, str | None]]:
 
 def _told(work: Work, table: str) -> pl.DataFrame:
     """Return the rows of the date, and of the next session where an order reaches into it."""
-    found = [work.today(table)]
-    found += [work.lake.scan(table, [u.symbol], u.date, u.date) for u in _next_units(work) if u.table == table]
-    return pl.concat(found, how="diagonal").collect()
+    return pl.concat([work.today(table), *_ahead_of(work, table)]).collect()
+
+
+def _ahead_of(work: Work, table: str) -> list[pl.LazyFrame]:
+    return [work.lake.scan(table, [u.symbol], u.date, u.date) for u in _next_units(work) if u.table == table]
 
 
 def _sessions(work: Work, *, before: int = 0) -> pl.DataFrame:
@@ -81,14 +85,14 @@ def _tca_orders(work: Work) -> Built:
     # Children may be sent on the date after their parent's: those of yesterday's are no parents of today's.
     orders, fills = pl.concat([work.earlier(ORDERS).collect(), _told(work, ORDERS)]), _told(work, FILLS)
     decisions = work.scan(DECISIONS).collect() if work.readable(DECISIONS) else empty(contract_of(DECISIONS))
-    ahead = [work.lake.scan(QUOTES, [u.symbol], u.date, u.date) for u in _next_units(work) if u.table == QUOTES]
-    quotes = pl.concat([_last_mid(work), work.today(QUOTES), *ahead], how="diagonal").collect()
+    quotes = pl.concat(part.select(_TOUCH) for part in (_last_mid(work), work.today(QUOTES), *_ahead_of(work, QUOTES)))
+    prints = pl.concat(part.select(_PRINT) for part in (work.today(TRADES), *_ahead_of(work, TRADES)))
     rows = tca.tca_orders(
         orders,
         decisions,
         fills,
-        trades=_told(work, TRADES),
-        quotes=quotes,
+        trades=prints.collect().rechunk(),
+        quotes=quotes.collect().rechunk(),
         sessions=_sessions(work, before=tca.LOOKBACK_SESSIONS),
     )
     rows = rows.filter(pl.col("ts_event").is_between(work.session.start, work.session.end, closed="left"))
@@ -128,7 +132,7 @@ def _judged(work: Work, rows: pl.DataFrame, fills: pl.DataFrame) -> str:
 
 
 def _tca_fills(work: Work) -> Built:
-    quotes = work.today(QUOTES).collect()
+    quotes = work.today(QUOTES).select(_TOUCH).collect().rechunk()
     return Built(tca.tca_fills(work.today(FILLS).collect(), quotes, _sessions(work)))
 
 
@@ -157,7 +161,8 @@ def _impact(work: Work) -> Built:
         .collect()
     )
     orders = work.today(TcaOrder.table).collect()
-    found = impact.with_market(orders, work.today(QUOTES).collect(), _sessions(work), minutes, params)
+    quotes = work.today(QUOTES).select(_TOUCH).collect().rechunk()
+    found = impact.with_market(orders, quotes, _sessions(work), minutes, params)
     return Built(impact.impact(found, params))
 
 

@@ -6,12 +6,14 @@ import re
 import shutil
 import sqlite3
 import stat
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quant_platform.pipeline.recipes import RECIPES
+from quant_platform_tests.every_unit import UNFED, every_unit
 
 COMMANDS = (
     *("demo", "backfill", "ingest-chain", "ingest-desk", "ingest-vix1d", "list-data", "gaps", "check", "report"),
@@ -19,10 +21,14 @@ COMMANDS = (
 )
 DAYS = ("2024-03-04", "2024-03-05")
 SYMBOLS = ("AAA", "BBB", "CCC")
+DATES = tuple(date.fromisoformat(day) for day in DAYS)
 TABLES = set(RECIPES)
 FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
 LIVE_VALUES = "live/values"
-ABSENT = {"market/book", LIVE_VALUES, "live/parity"}  # the archive has no book, and no writer ran: on record
+ABSENT = UNFED | {"market/book", LIVE_VALUES, "live/parity"}
+"""On record as absent: the archive has no book and no options, no writer ran, and no desk traded."""
+OF_ORDERS = {"execution/tca_orders", "execution/quality", "execution/impact"}
+"""What is blocked with the tape, whether or not there are orders."""
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def test_list_data_says_what_the_lake_holds(qp: Any, filled: Path) -> None:
 
     assert said.code == 0
     rows = {(row["table"], row["symbol"]): row for row in json.loads(said.out)}
-    assert set(rows) == {(table, symbol) for table in TABLES for symbol in SYMBOLS}
+    assert set(rows) == {(unit.table, unit.symbol) for unit in every_unit(SYMBOLS, DATES)}
     for (table, symbol), row in rows.items():
         assert (row["first"], row["last"]) == DAYS
         files = [filled / "lake" / table / f"date={day}" / f"{symbol}.parquet" for day in DAYS]
@@ -66,7 +72,7 @@ def test_list_data_of_one_symbol_lists_that_one(qp: Any, filled: Path) -> None:
     rows = json.loads(qp("list-data", "--symbols", "BBB", "--json", home=filled).out)
 
     assert {row["symbol"] for row in rows} == {"BBB"}
-    assert len(rows) == len(TABLES)
+    assert {row["table"] for row in rows} == {unit.table for unit in every_unit(["BBB"], DATES) if unit.symbol == "BBB"}
 
 
 def test_empty_lake_is_a_sentence_and_an_empty_list(qp: Any) -> None:
@@ -261,7 +267,7 @@ def test_backfill_with_a_corrupt_file_builds_the_rest_and_says_what_failed(
     assert "Traceback" not in said.out + said.err
     failed = json.loads(qp("check", "--json", home=tmp_path / "home").out)
     assert {(row["symbol"], row["date"]) for row in failed} == {("BBB", DAYS[0])}
-    assert {row["table"] for row in failed} == TABLES - FROM_QUOTES - {"market/book", LIVE_VALUES}
+    assert {row["table"] for row in failed} == TABLES - ABSENT - FROM_QUOTES | OF_ORDERS | {"live/parity"}
     held = json.loads(qp("list-data", "--symbols", "AAA,CCC", "--json", home=tmp_path / "home").out)
     assert {row["table"] for row in held if row["days"] == 1} == TABLES - ABSENT
 
@@ -280,11 +286,10 @@ def test_two_backfills_at_once_both_end_well_and_build_each_unit_once(
             table, *counts = line.split() or [""]
             if table in TABLES:
                 built[table] = built.get(table, 0) + int(counts[0])
+    units = every_unit(SYMBOLS, DATES[:1])
+    absent = sum(unit.table in ABSENT for unit in units)
     assert built == dict.fromkeys(TABLES, len(SYMBOLS)) | dict.fromkeys(ABSENT, 0)
     with sqlite3.connect(home / "ledger.sqlite") as ledger:
         statuses = ledger.execute("SELECT status, COUNT(*) FROM units GROUP BY status").fetchall()
-    assert statuses == [
-        ("absent", len(ABSENT) * len(SYMBOLS)),
-        ("ok", len(TABLES - ABSENT) * len(SYMBOLS)),
-    ]
+    assert statuses == [("absent", absent), ("ok", len(units) - absent)]
     assert not list(home.rglob("*.tmp"))

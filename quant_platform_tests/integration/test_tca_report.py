@@ -237,6 +237,25 @@ def test_fills_alone_have_no_page(own: Settings) -> None:
     assert materialized(own, IDLE) == {str(IDLE): {"orders": 0}}
 
 
+def test_a_fill_of_a_child_sent_after_midnight_is_its_parents(own: Settings) -> None:
+    orders, fills = own.home / "orders.csv", own.home / "fills.csv"
+    orders.write_text(
+        "order_id,parent_order_id,ts_event,symbol,side,quantity,status\n"
+        f"p,,{SECOND}T23:59:00Z,{TRADED},buy,1,open\nc,p,{IDLE}T00:00:30Z,{TRADED},buy,1,filled\n"
+    )
+    fills.write_text(
+        f"fill_id,order_id,ts_event,symbol,side,price,quantity\nx1,c,{IDLE}T00:00:40Z,{TRADED},buy,60000,1\n"
+    )
+    for path in (orders, fills):
+        assert desk_intake.ingested(own, path, ts_intake=INTAKE).status == "taken"
+    with Engine(own) as one:
+        for table in (*OF_MARKET, *OF_DESK):
+            one.run(table, [TRADED], [SECOND, IDLE])
+    platform = Platform(own)
+    assert tca_report.inputs(platform, IDLE).fills["order_id"].to_list() == ["p"]
+    platform.close()
+
+
 def test_a_range_is_one_run_with_a_page_for_each_date_of_orders(cached: Settings, client: redis.Redis) -> None:
     found = materialized(cached, FIRST, IDLE)
     assert {day: event["orders"] > 0 for day, event in found.items()} == {

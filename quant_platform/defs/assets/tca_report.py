@@ -30,7 +30,8 @@ _READS = (
     "execution/algo_scorecard",
     "execution/venue_scorecard",
 )
-_MONTH = timedelta(days=31)
+_BEFORE = timedelta(days=7)
+"""How far back the session before may be."""
 
 
 def daily_tca_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -106,8 +107,8 @@ def inputs(platform: Platform, day: date) -> DailyTca:
 
 
 def _parents(lake: Lake, fills: pl.DataFrame, day: date) -> pl.DataFrame:
-    """Return the fills, each with its parent's order; without one where the desk does not say."""
-    orders = families(lake.scan(_ORDERS, None, day, day).collect()).select("order_id", "root")
+    """Return the fills, each with its parent's order, of the session before too; without one where nobody says."""
+    orders = families(lake.scan(_ORDERS, None, day - _BEFORE, day).collect()).select("order_id", "root")
     named = fills.join(orders, on="order_id", how="left", maintain_order="left")
     return named.with_columns(order_id=pl.coalesce("root", "order_id")).drop("root")
 
