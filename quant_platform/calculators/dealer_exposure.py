@@ -33,7 +33,7 @@ class GammaExposureParams:
         zero_gamma: Where it is searched.
     """
 
-    min_open_interest: float = 5
+    min_open_interest: float = 5.0
     bias: float = 0.1
     sign_convention: SignConvention = SignConvention.DEALER_LONG_CALLS_SHORT_PUTS
     zero_gamma: ZeroGammaParams = field(default_factory=ZeroGammaParams)
@@ -56,9 +56,9 @@ class DealerFlowParams:
         vol_beta: Change of volatility, in points, that comes with +1 % of the underlying.
     """
 
-    min_open_interest: float = 5
-    max_expiry_days: float = 30
-    min_seconds_left: float = 60
+    min_open_interest: float = 5.0
+    max_expiry_days: float = 30.0
+    min_seconds_left: float = 60.0
     vol_beta: float = -0.30
 
     def __post_init__(self) -> None:

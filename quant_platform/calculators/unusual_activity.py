@@ -47,9 +47,9 @@ class UnusualActivityParams:
     contract_ratio_full: float = 1.5
     volume_oi_full: float = 0.35
     large_notional: float = 5e7
-    large_notional_full: float = 3
+    large_notional_full: float = 3.0
     high_ratio: float = 1.0
-    high_ratio_full: float = 10
+    high_ratio_full: float = 10.0
     contract_ratio_weight: float = 0.45
     volume_oi_weight: float = 0.30
     large_notional_weight: float = 0.15
