@@ -142,7 +142,11 @@ def _open_interest(chain: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
         .drop_nulls()
         .unique(["symbol", "contract"], keep="last", maintain_order=True)
     )
-    both = chain.select(*_KEY, "contract", "open_interest").drop_nulls().join(before, on=["symbol", "contract"])
+    both = (
+        chain.select(*_KEY, "contract", "open_interest")
+        .drop_nulls()
+        .join(before, on=["symbol", "contract"], maintain_order="left")
+    )
     totals = both.group_by(_KEY).agg(pl.col("open_interest", "before").sum(), open_interest_compared=pl.len())
     return totals.select(
         *_KEY,

@@ -25,6 +25,7 @@ SYMBOLS = ("SIMBTC", "SIMETH", "SIMSOL")
 FIRST_DATE = date(2024, 3, 4)
 DAYS = 7
 CHAINS = ChainParams(every_s=3_600)
+DESK = DeskParams()
 FILES_PER_SYMBOL_DAY = 3 + 86_400 // CHAINS.every_s
 """Tape, quotes and depth, and the snapshots of the chain."""
 PARAMS = MarketParams(reference_prices={"SIMBTCUSDT": 60_000.0, "SIMETHUSDT": 2_600.0, "SIMSOLUSDT": 150.0})
@@ -58,7 +59,7 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
     platform = Platform(settings)
 
     def simulate() -> None:
-        write_archive(root, instruments=instruments, dates=dates, params=PARAMS, desk=DeskParams(), on_file=on_file)
+        write_archive(root, instruments=instruments, dates=dates, params=PARAMS, desk=DESK, on_file=on_file)
         for day in dates:
             ended = datetime.combine(day + timedelta(days=1), midnight(), UTC)
             for kind in DESK_CONTRACTS:

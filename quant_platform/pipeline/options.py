@@ -119,7 +119,8 @@ def _fetched(work: Work) -> Source | None:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    return Source(f"{len(paths)} snapshots in {paths[0].parent}", digest.hexdigest(), paths)
+    feed = paths[0].parent.parent.parent.name
+    return Source(f"{len(paths)} snapshots of {feed}", digest.hexdigest(), paths)
 
 
 def _recorded(work: Work) -> Source | None:

@@ -23,6 +23,7 @@ import pytest
 from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.pending import FOLLOWING, pending
 from quant_platform.settings import Quality, Settings, load_settings
+from quant_platform_tests.outside import NOBODY_ASKED
 
 ROOT = Path(__file__).resolve().parents[2]
 QP = Path(sys.executable).with_name("qp")
@@ -69,6 +70,7 @@ class Stage:
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("QP_", "DAGSTER_"))}
         self.environment |= {
             "QP_HOME": str(home),
+            **NOBODY_ASKED,
             "QP_CONFIG": str(ROOT / "platform.yaml"),
             "QP_CAPTURE__SILENCE_S": "1",
         }

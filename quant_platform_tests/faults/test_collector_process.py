@@ -27,6 +27,7 @@ COLLECT = """
 import sys
 from quant_platform.live import collector
 from quant_platform.settings import load_settings
+from quant_platform_tests.outside import NOBODY_ASKED
 
 collector._MOST_BYTES_WAITING = int(sys.argv[2]) if len(sys.argv) > 2 else collector._MOST_BYTES_WAITING
 sys.exit(collector.run(load_settings(), sys.argv[1].split(",")))
@@ -63,7 +64,12 @@ class Collectors:
         return load_settings(self._root / "platform.yaml").model_copy(update={"home": self.home})
 
     async def started(self, *arguments: str) -> Process:
-        environment = {**os.environ, "QP_HOME": str(self.home), "QP_CONFIG": str(self._root / "platform.yaml")}
+        environment = {
+            **os.environ,
+            **NOBODY_ASKED,
+            "QP_HOME": str(self.home),
+            "QP_CONFIG": str(self._root / "platform.yaml"),
+        }
         script = str(self._root / "collect.py")
         log = (self._root / "log").open("ab")
         process = await asyncio.create_subprocess_exec(

@@ -25,6 +25,7 @@ from quant_platform.settings import load_settings
 from quant_platform.storage import redis_keys
 from quant_platform.storage.live_store import LiveStoreError, Server, connect
 from quant_platform_tests.landed import at_ms, market
+from quant_platform_tests.outside import NOBODY_ASKED
 
 ROOT = Path(__file__).resolve().parents[2]
 QP = Path(sys.executable).with_name("qp")
@@ -61,6 +62,7 @@ class Stage:
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("QP_", "DAGSTER_"))}
         self.environment |= {
             "QP_HOME": str(home),
+            **NOBODY_ASKED,
             "QP_CONFIG": str(home / "platform.yaml"),
             "QP_CAPTURE__SEGMENT_S": "5",
             "QP_ANALYTICS__ARCHIVE_EVERY_S": "1",

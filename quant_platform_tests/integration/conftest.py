@@ -18,6 +18,7 @@ from filelock import FileLock
 from quant_platform.settings import Instrument, Settings, load_settings
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.storage.live_store import Server, connect
+from quant_platform_tests.outside import NOBODY_ASKED
 
 DAYS = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -120,13 +121,10 @@ def own_market(market: Market, tmp_path: Path) -> Market:
     return Market(tmp_path / "archive", written_config(tmp_path, tmp_path / "archive"))
 
 
-_NOBODY_ASKED = {"QP_FEEDS__CBOE__VIX1D_URL": "", "QP_FEEDS__VIX1D__YAHOO_URL": ""}
-
-
 def environment(home: Path, config: Path, **more: str) -> dict[str, str]:
     """Return the environment of a command: ours without settings of the outside, and what is named."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("QP_", "DAGSTER_"))}
-    return kept | {"QP_HOME": str(home), "QP_CONFIG": str(config), "DO_NOT_TRACK": "1"} | _NOBODY_ASKED | more
+    return kept | {"QP_HOME": str(home), "QP_CONFIG": str(config), "DO_NOT_TRACK": "1"} | NOBODY_ASKED | more
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +168,7 @@ def qp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_
             for name in [name for name in os.environ if name.startswith(("QP_", "DAGSTER_"))]:
                 patch.delenv(name)
             patch.setenv("DAGSTER_HOME", "")  # so that what the command sets is undone
-            for name, value in {"QP_HOME": str(home), "QP_CONFIG": str(config), **_NOBODY_ASKED, **more}.items():
+            for name, value in {"QP_HOME": str(home), "QP_CONFIG": str(config), **NOBODY_ASKED, **more}.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["qp", *arguments])
             capsys.readouterr()

@@ -57,6 +57,7 @@ if __name__ == "__main__":
     from quant_platform.defs import demo
 
     demo.DAYS = 2
+    demo.DESK = dataclasses.replace(demo.DESK, orders_per_day=12)
     demo.PARAMS = dataclasses.replace(demo.PARAMS, trades_per_day=2_000, quotes_per_day=2_000)
     sys.argv = ["qp", "demo"]
     cli.main()

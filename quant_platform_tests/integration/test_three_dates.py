@@ -31,6 +31,7 @@ from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Unit, UnitStatus
+from quant_platform.storage.lake import ALL_SYMBOLS
 from quant_platform_tests.every_unit import UNFED, every_unit
 
 FIRST, BAD, LAST = DATES = (date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6))
@@ -42,6 +43,9 @@ ABSENT = {BOOK, LIVE_VALUES, "live/parity"} | UNFED
 FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
 FROM_TRADES = RECIPES.keys() - FROM_QUOTES - UNFED - {TRADES, BOOK, LIVE_VALUES}
 # What looks back over midnight is built again on the day after a repair.
+# Without an order they are absent; but what reads a failed tape is blocked before anybody looks.
+READ_TAPE = {"execution/tca_orders", "execution/quality", "execution/impact"}
+SCORECARDS = {"execution/venue_scorecard", "execution/algo_scorecard"}
 LOOKS_BACK = {table for table in FROM_TRADES | FROM_QUOTES if any(r.lookback_sessions for r in RECIPES[table].inputs)}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -173,7 +177,7 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
         replace_file(path, spoil(sound[path]))
     everything = every_unit(SYMBOLS, DATES)
     absent = {unit for unit in everything if unit.table in ABSENT}
-    blocked = {Unit(table, symbol, BAD) for table in FROM_TRADES for symbol in (CORRUPT, RED)}
+    blocked = {Unit(table, symbol, BAD) for table in FROM_TRADES | READ_TAPE for symbol in (CORRUPT, RED)}
     failed = {Unit(TRADES, CORRUPT, BAD)}
     with runs_over(own_market, tmp_path / "home", way) as runs:
         truth = runs.run()
@@ -217,6 +221,8 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
             assert set(repaired.checks[table, "coverage"].values()) == {"SUCCEEDED"}
         due = blocked | failed | {Unit(TRADES, RED, BAD)}
         due |= {Unit(t, s, LAST) for t in LOOKS_BACK for s in (CORRUPT, RED)}
+        due |= {Unit(t, ALL_SYMBOLS, d) for t in SCORECARDS for d in (BAD, LAST)}
+        due |= {Unit(t, s, LAST) for t in READ_TAPE - {"execution/tca_orders"} for s in (CORRUPT, RED)}
         assert {u for u, written in repaired.files.items() if truth.files.get(u) != written} == due
         assert marts(runs.platform) == {(s, d) for s in SYMBOLS for d in DATES}
 

@@ -188,7 +188,7 @@ def test_files_cannot_be_written(up: Up) -> None:
 def test_browser_shows_the_asset_graph(up: Up, tmp_path: Path, page: str, shown: tuple[str, ...]) -> None:
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               f"--user-data-dir={tmp_path}", "--window-size=2400,1800", "--virtual-time-budget=20000", "--dump-dom",
+               f"--user-data-dir={tmp_path}", "--window-size=3600,2700", "--virtual-time-budget=20000", "--dump-dom",
                f"http://127.0.0.1:{up.port}/{page}"]  # fmt: skip
     names: list[str] = []
     for _ in range(3):  # the budget is virtual time: on a busy machine the first answer may miss it

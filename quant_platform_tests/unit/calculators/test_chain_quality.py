@@ -138,6 +138,13 @@ def test_snapshots_and_symbols_do_not_mix_and_an_empty_chain_gives_no_row():
     assert_frame_equal(chain_quality(chain(), NOTHING), empty(ChainQuality))
 
 
+def test_two_runs_give_the_same_bits():
+    rows = [contract("C", 100.0 + n, 5.0, open_interest=1 / (n + 3)) for n in range(3_000)]
+    before = chain(*(row | {"ts_event": -1, "open_interest": 1 / (place + 7)} for place, row in enumerate(rows)))
+    values = {chain_quality(chain(*rows), before)["open_interest_change"][0] for _ in range(20)}
+    assert len(values) == 1
+
+
 @pytest.mark.parametrize("name", ["max_crossed_share", "parity_tolerance", "max_open_interest_change"])
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
 def test_limits_must_be_numbers(name, bad):
