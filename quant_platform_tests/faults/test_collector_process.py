@@ -20,6 +20,7 @@ from quant_platform.feeds.binance import describe
 from quant_platform.live.collector import status
 from quant_platform.settings import Settings, load_settings
 from quant_platform.storage.landing import Manifest
+from quant_platform_tests.outside import NOBODY_ASKED
 from quant_platform_tests.scripted_venue import Scripted, Venue, account_of, landed_lines, until
 
 KILLS = 10
@@ -27,7 +28,6 @@ COLLECT = """
 import sys
 from quant_platform.live import collector
 from quant_platform.settings import load_settings
-from quant_platform_tests.outside import NOBODY_ASKED
 
 collector._MOST_BYTES_WAITING = int(sys.argv[2]) if len(sys.argv) > 2 else collector._MOST_BYTES_WAITING
 sys.exit(collector.run(load_settings(), sys.argv[1].split(",")))
