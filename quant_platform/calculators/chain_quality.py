@@ -147,7 +147,9 @@ def _open_interest(chain: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
         .drop_nulls()
         .join(before, on=["symbol", "contract"], maintain_order="left")
     )
-    totals = both.group_by(_KEY, maintain_order=True).agg(pl.col("open_interest", "before").sum(), open_interest_compared=pl.len())
+    totals = both.group_by(_KEY, maintain_order=True).agg(
+        pl.col("open_interest", "before").sum(), open_interest_compared=pl.len()
+    )
     return totals.select(
         *_KEY,
         "open_interest_compared",
