@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SYMBOLS = ("SIMBTC", "SIMETH", "SIMSOL")
 FIRST_DATE = date(2024, 3, 4)
 DAYS = 7
-CHAINS = ChainParams(every_s=3_600)
+CHAINS = ChainParams(every_s=7_200)
 DESK = DeskParams()
 FILES_PER_SYMBOL_DAY = 3 + 86_400 // CHAINS.every_s
 """Tape, quotes and depth, and the snapshots of the chain."""

@@ -124,8 +124,8 @@ def _venues(settings: Settings, replay: Replay | None) -> dict[str, str]:
         "QP_FEEDS__CBOE__CHAINS_URL": f"http://{address}/cboe",
         "QP_FEEDS__CBOE__VIX1D_URL": "",
         "QP_FEEDS__VIX1D__YAHOO_URL": "",
-        # Chains may be recorded once an hour; between two of them the one before is what there is.
-        "QP_ANALYTICS__MAX_AGE_S__CHAIN": "4000",
+        # The demo records a chain every two hours; between two of them the one before is what there is.
+        "QP_ANALYTICS__MAX_AGE_S__CHAIN": "7500",
     }
 
 
