@@ -36,7 +36,9 @@ def put(settings: Settings, name: str, latest: Mapping[str, Any]) -> bool:
             told = {"ts": int(ended.timestamp()) * 10**9, "ts_written": time.time_ns(), "seq": 1}
             payload = {**told, "symbol": redis_keys.ALL_SYMBOLS, "name": name, **latest}
             client.set(key, json.dumps({field: payload[field] for field in redis_keys.REPORT.fields}), _TTL_S)
-    except (live_store.LiveStoreError, redis.RedisError, OSError, ValueError) as error:
+    except live_store.LiveStoreError:  # nobody has started one, which the run's metadata tells
+        return False
+    except (redis.RedisError, OSError, ValueError) as error:
         _LOG.info("report_not_cached", name=name, reason=masked(str(error)))
         return False
     return True
