@@ -7,7 +7,7 @@ import polars as pl
 
 from quant_platform.calculators._figures import bps, finite, is_positive, is_side, known_side, taken
 from quant_platform.calculators._fill_quotes import own_sessions, with_later_mids, with_touch
-from quant_platform.calculators._order_fills import current, parents_with_fills
+from quant_platform.calculators._order_fills import current, families, parents_with_fills
 from quant_platform.calculators._price_tape import mids, ordered_quotes
 from quant_platform.calculators._tape import integers
 from quant_platform.calculators._timeline import Timeline
@@ -35,7 +35,7 @@ from quant_platform.contracts.execution import (
 
 LOOKBACK_SESSIONS = 1
 
-_WHOLE = 1e-9  # of the quantity: sums of fills that are no further from it fill the order
+_WHOLE = 1e-9  # relative: sums that are no further from a whole are it
 _PWP = [f"pwp_{name}" for name in PARTICIPATION_RATES]
 _SESSION = ("open", "close", "prev_close")
 _BENCHMARKS = ("decision", "arrival", "vwap", "twap", *_SESSION, *_PWP)
@@ -117,6 +117,63 @@ def tca_fills(fills: pl.DataFrame, quotes: pl.DataFrame, sessions: pl.DataFrame)
     own = own_sessions(rows, ordered.rows, timeline, hours, session_prices(hours, tape))
     rows = with_later_mids(with_touch(rows, ordered.rows, timeline), tape, own)
     return rows.select(polars_schema(TcaFill).names())
+
+
+def with_parents(fills: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
+    """Return the fills, each with the parent's order where an order of a family is named.
+
+    Args:
+        fills: `order_id` and any other columns.
+        orders: Contract `Order`, of the fills' dates and those before on which parents were sent.
+
+    Returns:
+        The same rows and columns; an `order_id` that is null, or not among the orders, stays.
+    """
+    parents = families(orders).select("order_id", "root")
+    named = fills.join(parents, on="order_id", how="left", maintain_order="left")
+    return named.with_columns(order_id=pl.coalesce("root", "order_id")).drop("root")
+
+
+def soundness(orders: pl.DataFrame, fills: pl.DataFrame, trades: pl.DataFrame) -> dict[str, int]:
+    """Return how many orders and fills break what must hold, or lack something.
+
+    Args:
+        orders: Contract `TcaOrder`.
+        fills: Contract `Fill`: all of a symbol and date.
+        trades: `price` of the symbol's tape of the date.
+
+    Returns:
+        Counts: `orders`; `identity_broken`, whose parts do not sum to the shortfall, or whose shortfall is not paper
+        less real profit ÷ decided value, by 1e-9 of it; `overfilled`; `filled_outside_life`, with a fill before the
+        order or after its end; `unfinished`; `without_arrival`; `revised`; `fills`; `fills_without_order`; and
+        `outside_range`, fills whose price is not within the tape's.
+    """
+    side, filled, ordered = pl.col("side"), pl.col("filled_quantity"), pl.col("quantity")
+    decided, given_up = pl.col("decision_price"), pl.col("cancel_price").fill_null(pl.col("avg_price"))
+    paper = side * ordered * (given_up - decided)
+    real = (side * filled * (given_up - pl.col("avg_price"))).fill_null(0) - pl.col("fees")
+    gaps = orders.filter(pl.col("shortfall_bps").is_not_null(), pl.col("delay_bps").is_not_null()).select(
+        parts=pl.sum_horizontal(f"{part}_bps" for part in ("delay", "trading", "opportunity", "fees")),
+        profit=(paper - real) / (ordered * decided) * 1e4,
+        whole="shortfall_bps",
+    )
+    is_broken = pl.any_horizontal(
+        (pl.col(name) - pl.col("whole")).abs() > _WHOLE * (pl.col("whole").abs() + 1) for name in ("parts", "profit")
+    )
+    low, high = trades.select(low=pl.col("price").min(), high=pl.col("price").max()).row(0)
+    outside = 0 if low is None else fills.filter(~pl.col("price").is_between(low, high)).height
+    return {
+        "orders": orders.height,
+        "identity_broken": gaps.filter(is_broken).height,
+        "overfilled": int(orders["is_overfilled"].sum()),
+        "filled_outside_life": orders.filter(pl.col("has_fill_before_order") | pl.col("has_fill_after_done")).height,
+        "unfinished": orders.filter(pl.col("status") == TcaStatus.UNFINISHED).height,
+        "without_arrival": orders.filter(pl.col("reasons").str.contains(TcaReason.NO_ARRIVAL)).height,
+        "revised": int(orders["has_correction"].sum()),
+        "fills": fills.height,
+        "fills_without_order": fills["order_id"].null_count(),
+        "outside_range": outside,
+    }
 
 
 def _with_decisions(rows: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:

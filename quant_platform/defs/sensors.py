@@ -132,7 +132,7 @@ def _requests(
         key = day.isoformat()
         mark = {DATE_TAG: key}
         if not partitions.has_partition_key(key):
-            context.log.warning("%s is no partition: it was captured, and is left out. Move partitions.start.", key)
+            context.log.warning("%s is no partition, and is left out. Move partitions.start.", key)
         elif _is_under_way(context.instance, mark) or _has_just_failed(context.instance, job_name, mark):
             waiting.append(key)
         else:

@@ -5,8 +5,7 @@ What is computed of a chain is computed by the same functions for a date's snaps
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from quant_platform.contracts._schema import empty
 from quant_platform.contracts.options import OptionChain
 from quant_platform.feeds import chain_snapshot, lean_options
 from quant_platform.feeds.option_chain import ChainError
-from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work
+from quant_platform.pipeline.units import Built, Input, Recipe, Source, Work, section_of
 from quant_platform.settings import Instrument, Settings
 from quant_platform.storage import chain_archive
 from quant_platform.storage.quarantine import SCHEMA as QUARANTINE
@@ -72,7 +71,7 @@ def valued(chain: pl.DataFrame, instruments: Mapping[str, Instrument]) -> tuple[
     Returns:
         The chain with `rate dividend iv iv_source`, and contract `OptionGreeks` row by row.
     """
-    held = _held(chain, instruments)
+    held = implied_vol.with_volatility(implied_vol.with_underlying(_with_carry(chain, instruments)))
     return held, black_scholes.chain_greeks(held)
 
 
@@ -81,7 +80,7 @@ def exposures(held: pl.DataFrame, greeks: pl.DataFrame, settings: Settings) -> d
 
     Args:
         held: The chain.
-        greeks: Contract `OptionGreeks` of the same contracts and snapshots.
+        greeks: Contract `OptionGreeks`, row by row of the chain.
         settings: The whole tree.
     """
     chain, analytics = _chain(held, greeks), settings.analytics
@@ -119,8 +118,7 @@ def _fetched(work: Work) -> Source | None:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    feed = paths[0].parent.parent.parent.name
-    return Source(f"{len(paths)} snapshots of {feed}", digest.hexdigest(), paths)
+    return Source(f"{len(paths)} snapshots of {work.instrument.chain.feed}", digest.hexdigest(), paths)
 
 
 def _recorded(work: Work) -> Source | None:
@@ -160,7 +158,7 @@ def _unreadable(name: str, reason: str) -> pl.DataFrame:
 
 
 def _greeks(work: Work) -> Built:
-    return Built(_valued(work)[1])
+    return Built(valued(work.today(CHAIN).collect(), _instruments(work))[1])
 
 
 def _gamma_exposure(work: Work) -> Built:
@@ -184,11 +182,13 @@ def _exposure_history(work: Work) -> Built:
 
 
 def _vol_surface(work: Work) -> Built:
-    return Built(vol_surface.vol_surface(_read_held(work), work.settings.analytics.vol_surface))
+    iv = work.today(GREEKS).select("iv").collect()
+    chain = implied_vol.with_underlying(_carried(work)).with_columns(iv.to_series())
+    return Built(vol_surface.vol_surface(chain, work.settings.analytics.vol_surface))
 
 
 def _variance_strips(work: Work) -> Built:
-    return Built(variance_strip.variance_strips(_with_carry(work.today(CHAIN).collect(), _instruments(work))))
+    return Built(variance_strip.variance_strips(_carried(work)))
 
 
 def _vix1d_proxy(work: Work) -> Built:
@@ -196,7 +196,7 @@ def _vix1d_proxy(work: Work) -> Built:
 
 
 def _chain_quality(work: Work) -> Built:
-    chain = _with_carry(work.today(CHAIN).collect(), _instruments(work))
+    chain = _carried(work)
     earlier = work.earlier(CHAIN).select("symbol", *OptionChain.sorted_by, "open_interest").collect()
     rows = chain_quality.chain_quality(chain, earlier, work.settings.analytics.chain_quality)
     facts = {flag: _judged(rows, flag, measure) for flag, measure in QUALITY_MEASURES.items()}
@@ -217,26 +217,13 @@ def _instruments(work: Work) -> dict[str, Instrument]:
     return {work.unit.symbol: work.instrument}
 
 
-def _valued(work: Work) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return valued(work.today(CHAIN).collect(), _instruments(work))
-
-
-def _read_held(work: Work) -> pl.DataFrame:
-    """Return the chain with the volatilities that its greeks were computed with."""
-    iv = work.today(GREEKS).select(*OptionChain.sorted_by, "iv").collect()
-    chain = work.today(CHAIN).drop("iv").collect().join(iv, on=OptionChain.sorted_by, how="left", maintain_order="left")
-    return implied_vol.with_underlying(_with_carry(chain, _instruments(work)))
+def _carried(work: Work) -> pl.DataFrame:
+    return _with_carry(work.today(CHAIN).collect(), _instruments(work))
 
 
 def _with_greeks(work: Work) -> option_chain.Chain:
-    return _chain(
-        implied_vol.with_underlying(_with_carry(work.today(CHAIN).collect(), _instruments(work))),
-        work.today(GREEKS).select(*OptionChain.sorted_by, "symbol", *_OF_GREEKS).collect(),
-    )
-
-
-def _held(chain: pl.DataFrame, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
-    return implied_vol.with_volatility(implied_vol.with_underlying(_with_carry(chain, instruments)))
+    greeks = work.today(GREEKS).select(*OptionChain.sorted_by, *_OF_GREEKS).collect()
+    return _chain(implied_vol.with_underlying(_carried(work)), greeks)
 
 
 def _with_carry(chain: pl.DataFrame, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
@@ -250,18 +237,11 @@ def _with_carry(chain: pl.DataFrame, instruments: Mapping[str, Instrument]) -> p
 
 
 def _chain(held: pl.DataFrame, greeks: pl.DataFrame) -> option_chain.Chain:
-    """Return the contracts as arrays; greeks stand row by row beside the chain that they are of."""
-    contracts = held.drop(_OF_GREEKS, strict=False).join(
-        greeks.select("symbol", *OptionChain.sorted_by, *_OF_GREEKS),
-        on=["symbol", *OptionChain.sorted_by],
-        how="left",
-        maintain_order="left",
-    )
+    """Return the contracts of a chain, with the greeks that stand row by row beside it, as arrays."""
+    if not all(greeks[name].equals(held[name]) for name in OptionChain.sorted_by):
+        raise ValueError("The greeks are of other contracts than the chain, or in another order.")
+    contracts = held.with_columns(greeks.get_column(name) for name in _OF_GREEKS)
     return option_chain.option_chain(option_chain.chain_snapshots(held), contracts)
-
-
-def _section(name: str) -> Callable[[Settings], Mapping[str, Any]]:
-    return lambda settings: asdict(getattr(settings.analytics, name))
 
 
 def _raw_parameters(settings: Settings) -> Mapping[str, Any]:
@@ -287,33 +267,33 @@ OPTIONS = (
         _chain_quality,
         (chain_quality.__name__,),
         (Input(CHAIN, lookback_sessions=chain_quality.LOOKBACK_SESSIONS),),
-        parameters=_section("chain_quality"),
+        parameters=section_of("chain_quality"),
     ),
     Recipe(GREEKS, _greeks, _MODEL, (Input(CHAIN),)),
-    Recipe(GAMMA_EXPOSURE, _gamma_exposure, _OF_EXPOSURES, _CHAIN_AND_GREEKS, parameters=_section("gamma_exposure")),
-    Recipe(DEALER_FLOW, _dealer_flow, _OF_EXPOSURES, _CHAIN_AND_GREEKS, parameters=_section("dealer_flow")),
-    Recipe(SKEW, _skew, (skew.__name__, option_chain.__name__), _CHAIN_AND_GREEKS, parameters=_section("skew")),
+    Recipe(GAMMA_EXPOSURE, _gamma_exposure, _OF_EXPOSURES, _CHAIN_AND_GREEKS, parameters=section_of("gamma_exposure")),
+    Recipe(DEALER_FLOW, _dealer_flow, _OF_EXPOSURES, _CHAIN_AND_GREEKS, parameters=section_of("dealer_flow")),
+    Recipe(SKEW, _skew, (skew.__name__, option_chain.__name__), _CHAIN_AND_GREEKS, parameters=section_of("skew")),
     Recipe(
         EXPOSURE_HISTORY,
         _exposure_history,
         (exposure_history.__name__,),
         tuple(Input(table, lookback_sessions=HISTORY_SESSIONS) for table in (GAMMA_EXPOSURE, DEALER_FLOW, SKEW)),
-        parameters=_section("exposure_history"),
+        parameters=section_of("exposure_history"),
     ),
-    Recipe(VOL_SURFACE, _vol_surface, (vol_surface.__name__,), _CHAIN_AND_GREEKS, parameters=_section("vol_surface")),
+    Recipe(VOL_SURFACE, _vol_surface, (vol_surface.__name__,), _CHAIN_AND_GREEKS, parameters=section_of("vol_surface")),
     Recipe(VARIANCE_STRIPS, _variance_strips, (variance_strip.__name__,), (Input(CHAIN),)),
     Recipe(
         VIX1D_PROXY,
         _vix1d_proxy,
         (variance_strip.__name__,),
         (Input(VARIANCE_STRIPS),),
-        parameters=_section("vix1d_proxy"),
+        parameters=section_of("vix1d_proxy"),
     ),
     Recipe(
         UNUSUAL_ACTIVITY,
         _unusual_activity,
         (unusual_activity.__name__,),
         (Input(CHAIN),),
-        parameters=_section("unusual_activity"),
+        parameters=section_of("unusual_activity"),
     ),
 )

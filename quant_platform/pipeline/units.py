@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date as Date  # noqa: N812  # `date` names fields here
 from enum import StrEnum
 from functools import cache, cached_property
@@ -289,6 +289,11 @@ def contract_check(rows: int, quarantined: int, settings: Settings) -> CheckResu
     limit = settings.quality.max_quarantined_share
     detail = f"{quarantined} of {total} rows broke a rule ({share:.2%}; the limit is {limit:.2%})."
     return CheckResult(share <= limit, is_blocking=True, detail=detail)
+
+
+def section_of(name: str) -> Callable[[Settings], Mapping[str, Any]]:
+    """Return the parameters of a recipe that a section of `analytics`, a calculator's own class, holds."""
+    return lambda settings: asdict(getattr(settings.analytics, name))
 
 
 def unit_symbols(settings: Settings) -> set[str]:

@@ -12,6 +12,7 @@ import polars as pl
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.market import Bar5m, Gap
 from quant_platform.contracts.statistics import PriceStatistics
+from quant_platform.reports.frames import shaped
 from quant_platform.reports.market_options import OptionsDay, no_options
 from quant_platform.reports.market_order_flow import OrderFlow
 
@@ -113,7 +114,9 @@ class DailyMarket:
 
     def __post_init__(self) -> None:
         for name in (one.name for one in fields(self) if one.name in _SCHEMAS):
-            frame = _shaped(name, getattr(self, name)).filter(pl.col("symbol").is_in(self.symbols))
+            frame = shaped(
+                getattr(self, name), _SCHEMAS[name], _ORDERS[name], of=f"'{name}' of a daily market report"
+            ).filter(pl.col("symbol").is_in(self.symbols))
             object.__setattr__(self, name, frame)
         object.__setattr__(self, "daily", self.daily.filter(pl.col("trading_date") <= self.date))
 
@@ -208,20 +211,4 @@ def null_reasons(day: DailyMarket, symbol: str) -> dict[str, str]:
     } | dict.fromkeys(
         ("close", "range_bps", "vwap", "volume", "notional", "trade_count", "quarantined_rows"),
         trades or "the daily bars mart does not say",
-    )
-
-
-def _shaped(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the declared columns, sorted, with null in place of NaN and infinity, which JSON cannot say."""
-    schema = _SCHEMAS[name]
-    if frame.is_empty():
-        return schema.to_frame()
-    absent = [column for column in schema if column not in frame.columns]
-    if absent:
-        raise ValueError(f"The frame '{name}' of a daily market report lacks: {', '.join(absent)}.")
-    reals = [column for column, dtype in schema.items() if dtype == pl.Float64]
-    return (
-        frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items())
-        .with_columns(pl.when(pl.col(column).is_finite()).then(pl.col(column)).alias(column) for column in reals)
-        .sort(_ORDERS[name])
     )

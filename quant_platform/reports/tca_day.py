@@ -23,6 +23,7 @@ from quant_platform.contracts.scorecards import (
     Period,
     VenueScorecard,
 )
+from quant_platform.reports.frames import shaped
 from quant_platform.reports.tca_digest import TcaDigest, digest
 
 _SCHEMAS: Mapping[str, pl.Schema] = {
@@ -88,7 +89,11 @@ class DailyTca:
 
     def __post_init__(self) -> None:
         for name in (one.name for one in fields(self) if one.name in _SCHEMAS):
-            object.__setattr__(self, name, _shaped(name, getattr(self, name)))
+            object.__setattr__(
+                self,
+                name,
+                shaped(getattr(self, name), _SCHEMAS[name], _ORDERS[name], of=f"'{name}' of a daily TCA report"),
+            )
         for name in ("algos", "venues"):
             object.__setattr__(self, name, _holding(self.date, getattr(self, name)))
 
@@ -122,20 +127,4 @@ def _holding(date: Date, cells: pl.DataFrame) -> pl.DataFrame:
         pl.any_horizontal(
             (pl.col("period") == str(period)) & (pl.col("period_start") == start) for period, start in starts.items()
         )
-    )
-
-
-def _shaped(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the declared columns, sorted, with null in place of NaN and infinity, which JSON cannot say."""
-    schema = _SCHEMAS[name]
-    if frame.is_empty():
-        return schema.to_frame()
-    absent = [column for column in schema if column not in frame.columns]
-    if absent:
-        raise ValueError(f"The frame '{name}' of a daily TCA report lacks: {', '.join(absent)}.")
-    reals = [column for column, dtype in schema.items() if dtype == pl.Float64]
-    return (
-        frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items())
-        .with_columns(pl.when(pl.col(column).is_finite()).then(pl.col(column)).alias(column) for column in reals)
-        .sort(_ORDERS[name])
     )

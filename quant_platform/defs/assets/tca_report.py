@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from quant_platform.calculators._order_fills import families
 from quant_platform.calculators.benchmarks import last_mids, market_mids
 from quant_platform.calculators.impact import impact_fit
+from quant_platform.calculators.tca import with_parents
 from quant_platform.defs import report_cache
 from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.resources import Platform
@@ -93,7 +93,7 @@ def inputs(platform: Platform, day: date) -> DailyTca:
     return DailyTca(
         date=day,
         orders=orders,
-        fills=_parents(lake, fills, day),
+        fills=with_parents(fills, lake.scan(_ORDERS, None, day - _BEFORE, day).collect()),
         quality=tables["execution/quality"],
         algos=tables["execution/algo_scorecard"],
         venues=tables["execution/venue_scorecard"],
@@ -104,13 +104,6 @@ def inputs(platform: Platform, day: date) -> DailyTca:
         quarantine=told.filter(pl.col("table").str.starts_with("execution/")),
         params=settings.analytics.scorecards,
     )
-
-
-def _parents(lake: Lake, fills: pl.DataFrame, day: date) -> pl.DataFrame:
-    """Return the fills, each with its parent's order, of the session before too; without one where nobody says."""
-    orders = families(lake.scan(_ORDERS, None, day - _BEFORE, day).collect()).select("order_id", "root")
-    named = fills.join(orders, on="order_id", how="left", maintain_order="left")
-    return named.with_columns(order_id=pl.coalesce("root", "order_id")).drop("root")
 
 
 def _fits(platform: Platform, day: date) -> pl.DataFrame:

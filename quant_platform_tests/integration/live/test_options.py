@@ -100,6 +100,13 @@ def test_numbers_are_those_of_the_batch(client, live):
                 assert told[name] == row[name], (metric, name)
 
 
+def test_greeks_that_do_not_stand_beside_their_chain_are_refused(tmp_path):
+    settings = settings_of(tmp_path, "AAA")
+    held, greeks = options.valued(chain_rows(), {"AAA": settings.instrument("AAA")})
+    with pytest.raises(ValueError, match="of other contracts than the chain, or in another order"):
+        options.exposures(held, greeks.reverse(), settings)
+
+
 def test_a_symbol_without_options_has_none_of_these_keys(client, live):
     publish(client, chain_rows())
     publish(client, chain_rows("BBB"))

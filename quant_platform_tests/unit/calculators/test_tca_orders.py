@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from quant_platform.calculators.tca import tca_orders
+from quant_platform.calculators.tca import soundness, tca_orders, with_parents
 from quant_platform.contracts._schema import empty, polars_schema, validated
 from quant_platform.contracts.execution import Decision, Fill, Order, TcaOrder
 from quant_platform.contracts.market import Quote, Trade
@@ -612,3 +612,36 @@ def test_symbols_do_not_see_each_other():
     for symbol in ("X", "Y"):
         alone = tca_orders(**{name: frame.filter(symbol=symbol) for name, frame in frames.items()})
         assert_frame_equal(both.filter(symbol=symbol), alone, rel_tol=1e-14, abs_tol=1e-10)
+
+
+def test_fills_take_the_parent_of_a_family_and_else_stay():
+    family = orders({}, {"parent_order_id": "o0"}, {"parent_order_id": "o1"})
+    given = fills({"order_id": "o2"}, {"order_id": None}, {"order_id": "o9"})
+    assert_frame_equal(with_parents(given, family), given.with_columns(order_id=pl.Series(["o0", None, "o9"])))
+
+
+def test_orders_that_break_the_identity_are_counted():
+    sound = found(order={"quantity": 100.0, "cancel_price": 103.0}, fill={"quantity": 40.0})
+    tape, executed = MARKET["trades"], fills({"quantity": 40.0})
+    assert soundness(sound, executed, tape)["identity_broken"] == 0
+    for name in ("delay_bps", "trading_bps", "opportunity_bps", "fees_bps", "shortfall_bps", "avg_price"):
+        assert soundness(sound.with_columns(pl.col(name) + 0.01), executed, tape)["identity_broken"] == 1, name
+
+
+def test_what_is_wrong_with_orders_and_fills_is_counted():
+    executed = fills({"price": 104.0}, {"order_id": None, "price": 104.01}, {"order_id": "o1", "price": 99.99})
+    # Of an order that is still open, nothing is said yet.
+    rows = found(orders=orders({}, {"ts_done": None}), fills=executed, quotes=quotes())
+    assert soundness(rows, executed, MARKET["trades"]) == {
+        "orders": 2,
+        "identity_broken": 0,
+        "overfilled": 0,
+        "filled_outside_life": 0,
+        "unfinished": 1,
+        "without_arrival": 1,
+        "revised": 0,
+        "fills": 3,
+        "fills_without_order": 1,
+        "outside_range": 2,
+    }
+    assert soundness(rows, executed, MARKET["trades"].clear())["outside_range"] == 0
