@@ -14,6 +14,7 @@ import structlog
 import tenacity
 
 from quant_platform.feeds.binance import AGG_TRADE, TRADE, ns
+from quant_platform.feeds.retry_after import retry_after_s
 from quant_platform.settings import BinanceFeed
 
 PAGE = 1_000
@@ -195,8 +196,8 @@ class Rest:
                 raise _TryAgainError(f"{type(error).__name__}: {error}") from error
             reason = f"it answered {answer.status_code} {answer.reason_phrase}"
             if answer.status_code in {418, 429}:
-                named = answer.headers.get("Retry-After", "").strip()
-                pause_s = float(named) if named.isdigit() else _PAUSE_S
+                asked_s = retry_after_s(answer.headers)
+                pause_s = _PAUSE_S if asked_s is None else asked_s
                 self._pause_until = loop.time() + pause_s
                 _LOG.warning("venue_wants_pause", feed=self.feed, status=answer.status_code, pause_s=pause_s)
                 raise _TryAgainError(reason)

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.uri import parse_uri
 
 from quant_platform.feeds.binance import entrance, stream_url
+from quant_platform.feeds.retry_after import retry_after_s
 from quant_platform.settings import BinanceFeed
 
 _OVERLAP_S = 5.0
@@ -198,7 +199,7 @@ def _patience(unless: _Link | None = None) -> tenacity.AsyncRetrying:
     """Try again for ever, at growing intervals; or until a connection has ended."""
 
     def wait_s(state: tenacity.RetryCallState) -> float:
-        return max(_backoff(state), _retry_after_s(state))
+        return max(_backoff(state), _asked_s(state))
 
     def is_enough(_: tenacity.RetryCallState) -> bool:
         return unless is not None and unless.pump.done()
@@ -216,10 +217,9 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, (OSError, WebSocketException, _EndedEarlyError))
 
 
-def _retry_after_s(state: tenacity.RetryCallState) -> float:
+def _asked_s(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    named = error.response.headers.get("Retry-After", "") if isinstance(error, InvalidStatus) else ""
-    return float(named) if named.isdigit() else 0.0
+    return (retry_after_s(error.response.headers) if isinstance(error, InvalidStatus) else None) or 0.0
 
 
 def _log(state: tenacity.RetryCallState) -> None:

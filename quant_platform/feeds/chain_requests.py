@@ -17,6 +17,7 @@ from quant_platform.feeds import cboe
 from quant_platform.feeds.chain_snapshot import CHAIN, INSTRUMENTS, SUMMARIES, TICKER
 from quant_platform.feeds.download import DownloadError, local_path
 from quant_platform.feeds.option_chain import decoded
+from quant_platform.feeds.retry_after import retry_after_s
 from quant_platform.settings import CboeFeed, DeribitFeed, Feeds
 from quant_platform.storage.chain_archive import Answer, Snapshot
 
@@ -106,9 +107,9 @@ class _Requests:
         if status == httpx.codes.OK:
             return answer.content
         reason = f"it answered {status} {answer.reason_phrase}"
-        named = answer.headers.get("Retry-After", "").strip()
-        if status == httpx.codes.TOO_MANY_REQUESTS or named:
-            pause_s = float(named) if named.isdigit() else _PAUSE_S
+        asked_s = retry_after_s(answer.headers)
+        if status == httpx.codes.TOO_MANY_REQUESTS or asked_s is not None:
+            pause_s = _PAUSE_S if asked_s is None else asked_s
             self._pause_until = max(self._pause_until, loop.time() + pause_s)
             reason += f" and wants a pause of {pause_s:g} s"
             if pause_s > _PAUSE_S:

@@ -5,8 +5,6 @@ import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +13,8 @@ from urllib.request import url2pathname
 import httpx
 import structlog
 import tenacity
+
+from quant_platform.feeds.retry_after import retry_after_s
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes held so far and the total, or None where the source does not say."""
@@ -182,24 +182,13 @@ def _is_absent(response: httpx.Response) -> bool:
         return True
     reason = f"it answered {status} {response.reason_phrase}"
     if status in {416, 418, 429} or status >= 500:
-        raise _TryAgainError(reason, _retry_after_s(response))
+        raise _TryAgainError(reason, retry_after_s(response.headers))
     if status not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
         raise DownloadError(
             f"{response.url} could not be had: {reason}. "
             "Check the address in platform.yaml, and whether this network may reach it."
         )
     return False
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    wanted: str = response.headers.get("Retry-After", "").strip()
-    if wanted.isdigit():
-        return float(wanted)
-    try:  # the other form is a date: the server's own Date says how far off it is
-        pause: timedelta = parsedate_to_datetime(wanted) - parsedate_to_datetime(response.headers["Date"])
-        return pause.total_seconds()
-    except (KeyError, ValueError, TypeError):
-        return None
 
 
 @functools.cache
