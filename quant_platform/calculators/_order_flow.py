@@ -91,12 +91,13 @@ def _of_side(side: str, touch: Mapping[str, Array], spans: Intervals, before: Ma
     np.not_equal(price[1:], price[:-1], out=is_move[1:])
     is_move[starts] = True
     moves = np.flatnonzero(is_move)
-    from_price, from_size, to_price = price[moves - 1], size[moves - 1], price[moves]
+    from_price, from_size = price.take(moves - 1, mode="wrap"), size.take(moves - 1, mode="wrap")
+    to_price, to_size = price.take(moves), size.take(moves)
     at_start = np.searchsorted(moves, starts)
     from_price[at_start], from_size[at_start] = before[f"{side}_price"], before[f"{side}_size"]
-    is_up, is_down = to_price > from_price, to_price < from_price
-    is_better, is_worse = (is_up, is_down) if side == "bid" else (is_down, is_up)
-    corrections: Array = is_better * from_size - is_worse * size[moves]
+    is_better = to_price > from_price if side == "bid" else to_price < from_price
+    corrections: Array = np.where(is_better, from_size, -to_size)
+    corrections[at_start[from_price[at_start] == to_price[at_start]]] = 0.0
     corrections[at_start] += np.where(spans.goes_on, before[f"{side}_moves"], 0.0)
     total = np.bincount(spans.of[moves], weights=corrections, minlength=len(spans.begins))
     return {f"{side}_size_before": standing, f"{side}_moves": total}

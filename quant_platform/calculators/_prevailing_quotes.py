@@ -77,7 +77,7 @@ def with_quotes(
     """
     kept = framed({name: retained.facts[name].ravel() for name in (*_TIMES, *PREVAILING)})
     kept = kept.with_columns(pl.col(_TIMES).cast(INSTANT))
-    known = pl.concat([kept, fresh.rows.select(kept.columns)])
+    known = pl.concat([kept, fresh.rows.select(kept.columns)], rechunk=True)
     known = known if known.height else known.clear(1)
     place = _last_before(tape, retained, fresh, allow_exact=allow_exact)
     has_quote, place = place >= 0, np.maximum(place, 0)

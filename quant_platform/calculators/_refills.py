@@ -85,19 +85,18 @@ def best_price_events(tape: pl.DataFrame, clock: Array, symbol: Array, rows: Arr
         place, end = place.take(longer) + 1, end.take(longer)
         taken[place] += taken.take(place - 1)
     over = taken - shown
-    over = np.maximum(over, 0.0) * (over > shown * _ROUNDING)
+    over = np.where(over > shown * _ROUNDING, over, 0.0)
     excess = over.copy()
     excess[1:] -= over[:-1] * ~is_first[1:]
     at = rows[begins]
-    latest = np.full(len(begins), NEVER)
-    np.maximum.at(latest, event, recv.view(np.int64).take(rows))
+    latest = np.maximum.reduceat(recv.view(np.int64).take(rows), begins)
     return Events(
-        symbol[at],
-        clock[at],
-        ts.view(np.int64)[at],
-        price[at],
-        shown[begins],
-        taken[ends],
+        symbol.take(at),
+        clock.take(at),
+        ts.view(np.int64).take(at),
+        price.take(at),
+        shown.take(begins),
+        taken.take(ends),
         latest,
         rows,
         event,

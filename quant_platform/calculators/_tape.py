@@ -136,7 +136,7 @@ def symbol_runs(symbols: pl.Series) -> tuple[pl.Series, Array]:
         at = rows_of(sparse[differ], sparse[differ + 1])
         starts = at[(symbols[at] != symbols[at + 1]).to_numpy()] + 1
     else:
-        starts = np.flatnonzero((symbols[1:] != symbols[:-1]).to_numpy()) + 1
+        starts = (symbols[1:] != symbols[:-1]).arg_true().to_numpy().astype(np.int64) + 1
     starts = np.append(0, starts)
     return symbols[starts], np.diff(starts, append=rows)
 

@@ -50,7 +50,8 @@ def distinct(rows: pl.DataFrame, starts: Array, tie: str) -> tuple[pl.DataFrame,
 
 def figures(columns: pl.DataFrame) -> Array:
     """Return prices and sizes as an array in which a null is NaN, and a NaN is -1: no number either, but there."""
-    return columns.with_columns(pl.all().fill_nan(-1.0)).to_numpy()
+    values = columns.to_numpy()
+    return columns.with_columns(pl.all().fill_nan(-1.0)).to_numpy() if np.isnan(values).any() else values
 
 
 def is_bad_price(prices: Array) -> Array:

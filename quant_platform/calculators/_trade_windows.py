@@ -1,6 +1,5 @@
 """The last N trades of each symbol at each sample point. What is computed from a window belongs to its calculator."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from quant_platform.calculators._tape import first_at, framed, integers, rows_of, symbol_runs, usable_trades
+from quant_platform.calculators._tape import first_at, integers, rows_of, symbol_runs, usable_trades
 from quant_platform.calculators.trade_sign import SIGNED
 from quant_platform.contracts._schema import INSTANT
 
@@ -169,7 +168,7 @@ def trade_windows(
     samples = samples.with_columns(trade_count=pl.Series(stop - start))
     is_kept = np.zeros(len(ts), bool)
     is_kept[rows_of(window(symbol_end, last - 1)[1], symbol_end)] = True
-    if (stop - context).sum() < len(ts):  # on a dense tape most trades are in no window
+    if 2 * (stop - context).sum() < len(ts):  # on a dense tape most trades are in no window
         is_needed = is_kept.copy()
         is_needed[rows_of(np.maximum(context, np.append(0, stop[:-1])), stop)] = True
         place = np.flatnonzero(is_needed)
@@ -179,15 +178,10 @@ def trade_windows(
     return TradeWindows(rows, symbol, samples, start, stop, context, tail)
 
 
-def by_blocks(windows: TradeWindows, columns: Callable[[TradeWindows], dict[str, Array]]) -> pl.DataFrame:
-    """Return the columns of all windows, computed for some windows at a time: their rows stay in a core's cache.
-
-    Args:
-        windows: Windows of trades.
-        columns: Returns a value for each of some windows, NaN for null.
-    """
-    parts = [_block(windows, first, end) for first, end in zip(*runs(windows.stop // _BLOCK_ROWS), strict=True)]
-    return pl.concat([framed(columns(part)) for part in parts or [windows]])
+def window_blocks(windows: TradeWindows) -> list[TradeWindows]:
+    """Return the windows, some at a time, so that what is computed of their rows stays in a core's cache."""
+    ends = zip(*runs(windows.stop // _BLOCK_ROWS), strict=True)
+    return [_block(windows, first, end) for first, end in ends] or [windows]
 
 
 def _block(windows: TradeWindows, first: int, end: int) -> TradeWindows:
@@ -241,10 +235,13 @@ def joined(tail: pl.DataFrame, trades: pl.DataFrame) -> Joined:
     (old_names, old_counts), (names, counts) = (symbol_runs(frame.get_column("symbol")) for frame in (tail, new))
     ranks = pl.concat([old_names, names]).rank("dense").to_numpy() - 1
     old_code, code = np.split(ranks, [len(old_names)])
-    old_symbol = np.repeat(old_code, old_counts)
-    is_touched = np.isin(old_symbol, code)
-    symbol = np.append(old_symbol[is_touched], np.repeat(code, counts))
-    rows = pl.concat([tail.filter(is_touched), new], rechunk=True)
+    is_touched = np.isin(old_code, code)
+    kept, untouched = tail, tail.clear()
+    if not is_touched.all():
+        is_kept = np.repeat(is_touched, old_counts)
+        kept, untouched = tail.filter(is_kept), tail.filter(~is_kept)
+    symbol = np.repeat(np.append(old_code[is_touched], code), np.append(old_counts[is_touched], counts))
+    rows = pl.concat([kept, new], rechunk=True)
     ts, ids = integers(rows, "ts_event"), integers(rows, "trade_id")
     is_new = np.ones(rows.height, bool)
     is_new[: rows.height - new.height] = False
@@ -254,7 +251,7 @@ def joined(tail: pl.DataFrame, trades: pl.DataFrame) -> Joined:
             order = np.lexsort((ids, ts, symbol))
             order = order[~_is_superseded(symbol[order], ts[order], ids[order], is_new[order])]
         rows, symbol, is_new = rows[order], symbol[order], is_new[order]
-    return Joined(rows, symbol, is_new, tail.filter(~is_touched))
+    return Joined(rows.with_columns(pl.col("symbol").set_sorted()), symbol, is_new, untouched)
 
 
 def runs(values: Array) -> tuple[Array, Array]:

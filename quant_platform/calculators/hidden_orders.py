@@ -153,10 +153,14 @@ def step(
     runs = state.runs.including(symbols)
     places = runs.at(symbols)
 
-    def figures(block: tuple[int, int]) -> tuple[dict[str, Array], dict[str, Array]]:
+    found = _no_figures(tape)
+
+    def figures(block: tuple[int, int]) -> dict[str, Array]:
         low, high = block
+        trades = slice(tape_edges[low], tape_edges[high])
         return _figures(
-            tape[tape_edges[low] : tape_edges[high]],
+            {name: values[trades] for name, values in found.items()},
+            tape[trades],
             np.diff(tape_edges[low : high + 1]),
             book[book_edges[low] : book_edges[high]],
             np.diff(book_edges[low : high + 1]),
@@ -168,8 +172,7 @@ def step(
         )
 
     symbol_blocks = list(_blocks(tape_edges + book_edges, _MOST // span))
-    parts = on_all_cores(figures, symbol_blocks)
-    found, after = zip(*parts, strict=True)
+    after = on_all_cores(figures, symbol_blocks)
     held = rows_of(first_at(ts, horizon, tape_edges[:-1], tape_edges[1:]), tape_edges[1:])
     held_quotes = rows_of(first_at(quote_ts, horizon + 1, book_edges[:-1], book_edges[1:]), book_edges[1:])
     following = State(
@@ -179,7 +182,7 @@ def step(
         seen_quotes,
         runs.changed(places, {name: np.concatenate([run[name] for run in after]) for name in RUNS}),
     )
-    return following, _judged(tape, {name: np.concatenate([part[name] for part in found]) for name in found[0]}, params)
+    return following, _judged(tape, found, params)
 
 
 def hidden_orders(trades: pl.DataFrame, quotes: pl.DataFrame, params: HiddenOrderParams = _DEFAULT) -> pl.DataFrame:
@@ -238,7 +241,20 @@ def _last_ts(symbols: list[str], seen: BySymbol) -> Array:
     return last
 
 
+def _no_figures(tape: pl.DataFrame) -> dict[str, Array]:
+    """Return what is found of trades of which nothing is known yet; the status is set for each."""
+    rows = tape.height
+    return {
+        "status": np.empty(rows, np.uint32),
+        "excess": np.zeros(rows),
+        "refill": np.full(rows, UNKNOWN, np.int8),
+        "refill_count": np.full(rows, UNKNOWN),
+        "ts_known": integers(tape, "ts_recv").copy(),
+    }
+
+
 def _figures(
+    found: Mapping[str, Array],
     tape: pl.DataFrame,
     trade_counts: Array,
     book: pl.DataFrame,
@@ -249,22 +265,15 @@ def _figures(
     horizon: Array,
     runs: Mapping[str, Array],
     params: HiddenOrderParams,
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return what is found of each trade of some symbols, and the next runs of the symbols.
+) -> dict[str, Array]:
+    """Write down what is found of each trade of some symbols, and return the next runs of the symbols.
 
     `offset` makes one clock of the symbols' times.
     """
     symbol = np.repeat(np.arange(len(now)), trade_counts)
     clock = integers(tape, "ts_event") + np.repeat(offset, trade_counts)
     quote_clock = np.append(integers(book, "ts_event") + np.repeat(offset, quote_counts), _MOST)
-    status, takes = _at_touch(tape)
-    found = {
-        "status": status,
-        "excess": np.zeros(tape.height),
-        "refill": np.full(tape.height, UNKNOWN, np.int8),
-        "refill_count": np.full(tape.height, UNKNOWN),
-        "ts_known": integers(tape, "ts_recv").copy(),
-    }
+    found["status"][:], takes = _at_touch(tape)
     after = {name: runs[name].copy() for name in RUNS}
     for number, side in enumerate(("bid", "ask")):
         shown, price, size = (
@@ -287,7 +296,7 @@ def _figures(
         found["ts_known"][rows] = np.maximum(events.recv, np.maximum(known, counted))[event]
         for name in RUNS:
             after[name][:, number] = newest[name]
-    return found, after
+    return after
 
 
 def _at_touch(tape: pl.DataFrame) -> tuple[Array, dict[str, Array]]:

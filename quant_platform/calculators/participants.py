@@ -3,22 +3,23 @@
 What makes a trade look institutional is written here once, for toxicity too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._tape import rows_of
+from quant_platform.calculators._tape import framed, rows_of
 from quant_platform.calculators._trade_windows import (
     Array,
     Entries,
     TradeWindows,
-    by_blocks,
     entries,
     no_trades,
     runs,
     trade_windows,
+    window_blocks,
 )
 from quant_platform.contracts._schema import Contract, polars_schema
 from quant_platform.contracts.enums import Aggressor, Status
@@ -126,6 +127,17 @@ class Hits(NamedTuple):
         return self.notional | self.dark_venue | self.time_cluster | self.passive
 
 
+class MarkedWindows(NamedTuple):
+    """Windows of trades, and the same windows some at a time, with what marks their trades."""
+
+    windows: TradeWindows
+    blocks: list[tuple[TradeWindows, Hits]]
+
+    def columns(self, values: Callable[[TradeWindows, Hits], dict[str, Array]]) -> pl.DataFrame:
+        """Return a value for each window, null for NaN."""
+        return pl.concat([framed(values(*block)) for block in self.blocks])
+
+
 _DEFAULTS = ParticipantParams()
 
 
@@ -135,7 +147,7 @@ def initial() -> State:
 
 
 def step(
-    state: State, trades: pl.DataFrame, params: ParticipantParams = _DEFAULTS, *, windows: TradeWindows | None = None
+    state: State, trades: pl.DataFrame, params: ParticipantParams = _DEFAULTS, *, windows: MarkedWindows | None = None
 ) -> tuple[State, pl.DataFrame]:
     """Fold a chunk of the signed tape into the state, and return the participants after each interval it touched.
 
@@ -160,16 +172,18 @@ def step(
     Raises:
         ValueError: A usable trade has no `ts_recv`.
     """
-    if windows is None:
-        windows = windows_for_hits(state.tail, trades, params.window_trades, params.sample_s, params.institutional)
-    values = by_blocks(windows, lambda block: _participants(block, params))
-    return State(windows.tail), described(ParticipantFlow, windows, windows.samples.hstack(values))
+    marked = windows or windows_for_hits(
+        state.tail, trades, params.window_trades, params.sample_s, params.institutional
+    )
+    values = marked.columns(lambda block, hits: _participants(block, hits, params))
+    whole = marked.windows
+    return State(whole.tail), described(ParticipantFlow, whole, whole.samples.hstack(values))
 
 
 def windows_for_hits(
     tail: pl.DataFrame, trades: pl.DataFrame, last: int, sample_s: int, params: InstitutionalParams
-) -> TradeWindows:
-    """Return windows of the signed tape with all that `hits` looks at.
+) -> MarkedWindows:
+    """Return windows of the signed tape, and which of their trades are marked.
 
     Args:
         tail: `no_trades(*COLUMNS)`, or the tail that the previous call returned with the same arguments.
@@ -178,7 +192,7 @@ def windows_for_hits(
         sample_s: Width of the intervals in seconds.
         params: What makes a trade look institutional.
     """
-    return trade_windows(
+    windows = trade_windows(
         tail,
         trades,
         last=last,
@@ -186,6 +200,7 @@ def windows_for_hits(
         context_rows=params.passive_trades - 1,
         context_ns=params.cluster_ms * _MS,
     )
+    return MarkedWindows(windows, [(block, hits(block, params)) for block in window_blocks(windows)])
 
 
 @np.errstate(over="ignore")  # a notional beyond the floats is large
@@ -198,7 +213,7 @@ def hits(windows: TradeWindows, params: InstitutionalParams) -> Hits:
     took them all. Of a trade without a quote before it, or with a crossed one, passive fill cannot be told.
 
     Args:
-        windows: What `windows_for_hits` returned.
+        windows: Windows with all rows as context that are in a series with one of theirs.
         params: What makes a trade look institutional.
     """
     price, aggressor = windows.column("price"), windows.column("aggressor")
@@ -244,8 +259,7 @@ def hit_count(marked: Hits, is_hit: Array, is_known: Array) -> Array:
 
 
 @np.errstate(all="ignore")  # nobody's volume is zero, sums may overflow: null in the end
-def _participants(windows: TradeWindows, params: ParticipantParams) -> dict[str, Array]:
-    marked = hits(windows, params.institutional)
+def _participants(windows: TradeWindows, marked: Hits, params: ParticipantParams) -> dict[str, Array]:
     seen = marked.entries
     size, side = seen.of(windows.column("size")), seen.of(windows.column("aggressor"))
     notional = seen.of(windows.column("price")) * size

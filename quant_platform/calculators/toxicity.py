@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._trade_windows import Array, TradeWindows, by_blocks, no_trades, range_sums
+from quant_platform.calculators._trade_windows import Array, TradeWindows, no_trades, range_sums
 from quant_platform.calculators.participants import (
     COLUMNS,
     INSTITUTIONAL,
+    Hits,
     InstitutionalParams,
+    MarkedWindows,
     described,
     hit_count,
-    hits,
     institutional_score,
     windows_for_hits,
 )
@@ -89,7 +90,7 @@ def step(
     vpin: pl.DataFrame,
     params: ToxicityParams = _DEFAULTS,
     *,
-    windows: TradeWindows | None = None,
+    windows: MarkedWindows | None = None,
 ) -> tuple[State, pl.DataFrame]:
     """Fold a chunk of the signed tape into the state, and return the toxicity after each interval that it touched.
 
@@ -116,14 +117,22 @@ def step(
     Raises:
         ValueError: A usable trade has no `ts_recv`.
     """
-    if windows is None:
-        windows = windows_for_hits(state.tail, trades, params.window_trades, params.sample_s, params.institutional)
-    venues = windows.rows.get_column("venue").rle().struct.field("value").unique().drop_nulls().sort().to_list()
-    values = by_blocks(windows, lambda block: _ratios(block, params) | _venue_volumes(block, venues))
-    known = _vpin_at(windows.samples, vpin)
-    rows = blend(windows.samples.hstack(values).with_columns(known["vpin"], venue_mix=_venue_mix(venues)), params)
+    marked = windows or windows_for_hits(
+        state.tail, trades, params.window_trades, params.sample_s, params.institutional
+    )
+    whole = marked.windows
+    venues = whole.rows.get_column("venue").rle().struct.field("value").unique().drop_nulls().sort().to_list()
+    values = marked.columns(lambda block, hits: _ratios(block, hits, params) | _venue_volumes(block, venues))
+    known = _vpin_at(whole.samples, vpin)
+    is_option = pl.col("symbol").str.contains(_OPTION)
+    rows = whole.samples.hstack(values).with_columns(
+        known["vpin"],
+        large_trade_ratio=pl.when(is_option).then("large_option_ratio").otherwise("large_trade_ratio"),
+        venue_mix=_venue_mix(venues),
+    )
+    rows = blend(rows, params)
     ts_known = pl.max_horizontal("ts_known", known["vpin_known"])
-    return State(windows.tail), described(Toxicity, windows, rows).with_columns(ts_known)
+    return State(whole.tail), described(Toxicity, whole, rows).with_columns(ts_known)
 
 
 def blend(rows: pl.DataFrame, params: ToxicityParams = _DEFAULTS) -> pl.DataFrame:
@@ -162,30 +171,26 @@ def level(value: pl.Expr, *, moderate: float, high: float) -> pl.Expr:
 
 
 @np.errstate(all="ignore")  # no quoted volume is zero, sums may overflow: null in the end
-def _ratios(windows: TradeWindows, params: ToxicityParams) -> dict[str, Array]:
+def _ratios(windows: TradeWindows, marked: Hits, params: ToxicityParams) -> dict[str, Array]:
     price, size, side = (windows.column(name) for name in ("price", "size", "aggressor"))
     bid, ask = windows.column("bid_price"), windows.column("ask_price")
     notional = price * size
     is_large = notional >= params.large_trade_notional
-    is_option = windows.samples.get_column("symbol").str.contains(_OPTION).to_numpy()
     is_quoted = bid <= ask
     is_crossing = is_quoted & (((side > 0) & (price >= ask)) | ((side < 0) & (price <= bid)))
-    marked = hits(windows, params.institutional)
 
     def total(values: Array) -> Array:
         return range_sums(values, windows.start, windows.stop)
 
     volume = total(size)
-    large_volume = np.where(
-        is_option, total(size * (is_large | (size >= params.large_trade_contracts))), total(size * is_large)
-    )
     volumes = {f"{name}_volume": total(size * (side == sign)) for name, sign in _SIDES.items()}
     bought, sold = volumes["buy_volume"], volumes["sell_volume"]
     return {
         **volumes,
         "is_finite": np.isfinite(total(notional)) & np.isfinite(volume),
         "aggressor_ratio": np.where(bought + sold > 0, np.abs(bought - sold) / volume, np.nan),
-        "large_trade_ratio": large_volume / volume,
+        "large_trade_ratio": total(size * is_large) / volume,
+        "large_option_ratio": total(size * (is_large | (size >= params.large_trade_contracts))) / volume,
         "spread_cross_ratio": total(size * is_crossing) / total(size * is_quoted),
         "institutional_score": institutional_score(marked, marked.entries.of(notional), params.institutional),
         "dark_venue_hits": hit_count(marked, marked.dark_venue, marked.is_venue_known),
