@@ -30,11 +30,16 @@ def years_left() -> pl.Expr:
 
 def european(options: pl.DataFrame) -> Options:
     """Return `type spot strike t_years rate dividend` as arrays."""
-    kind = pl.col("type")
-    flag = pl.when(kind == OptionType.CALL).then(1.0).when(kind == OptionType.PUT).then(-1.0)
-    numbers = pl.col("spot", "strike", "t_years", "rate", "dividend").cast(pl.Float64)
-    held = options.select(flag.alias("flag"), numbers).fill_null(np.nan)
-    return Options(*(held.get_column(name).to_numpy() for name in Options._fields))
+    kind = options.get_column("type")
+    is_call, is_put = (floats(kind == side) == 1 for side in (OptionType.CALL, OptionType.PUT))
+    flag = is_call - is_put.astype(float)
+    flag[flag == 0] = np.nan
+    return Options(flag, *(floats(options.get_column(name)) for name in Options._fields[1:]))
+
+
+def floats(values: pl.Series) -> Array:
+    """Return the values as floats, NaN where null."""
+    return values.cast(pl.Float64).to_numpy()
 
 
 def blocks(rows: int, size: int) -> Iterator[slice]:
@@ -52,6 +57,8 @@ def statuses(options: Options, is_ok: Array, *guards: tuple[Array, Status]) -> p
             `invalid_strike`, `invalid_spot` and `invalid_input`; where nothing holds the status is `nan`.
     """
     bad = np.flatnonzero(~is_ok)
+    if not len(bad):
+        return pl.Series("status", [Status.OK], dtype=pl.String).new_from_index(0, len(is_ok))
     flag, spot, strike, t_years, rate, dividend = (column[bad] for column in options)
     reasons = [
         (t_years <= 0, Status.EXPIRED),

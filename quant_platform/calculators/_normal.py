@@ -37,14 +37,30 @@ _SERIES = (
 )
 """(1 + x) · Mills' ratio as a polynomial of (x - 5)/(x + 5): its Chebyshev series, which ends below 3e-16."""
 
+_WIDTH = 4
+_PARTS = np.zeros((-(-(len(_SERIES) - 1) // _WIDTH), _WIDTH))
+_PARTS.ravel()[: len(_SERIES) - 1] = _SERIES[1:]
+"""The coefficients behind the first, by parts of so many powers."""
+
 
 def mills(x: Array) -> Array:
-    """Return Mills' ratio Q(x)/φ(x), the upper tail over the density, of x >= 0; relative error below 6e-16."""
-    mapped = (x - _MAP) / (x + _MAP)
-    total = np.full_like(mapped, _SERIES[-1])
-    for coefficient in _SERIES[-2::-1]:
-        total *= mapped
-        total += coefficient
+    """Return Mills' ratio Q(x)/φ(x), the upper tail over the density, of x >= 0; relative error below 6e-16.
+
+    The polynomial is one of the mapped argument's fourth power, whose coefficients come of one product of matrices.
+    """
+    powers = np.empty((_WIDTH, x.size))
+    mapped = powers[0].reshape(x.shape)
+    np.subtract(x, _MAP, out=mapped)
+    mapped /= x + _MAP
+    np.multiply(powers[0], powers[0], out=powers[1])
+    np.multiply(powers[1], powers[:2], out=powers[2:])
+    parts = _PARTS @ powers
+    total: Array = parts[-1]
+    for part in parts[-2::-1]:
+        total *= powers[-1]
+        total += part
+    total += _SERIES[0]
+    total = total.reshape(x.shape)
     total /= 1 + x
     return total
 
@@ -54,7 +70,7 @@ def density(x: Array) -> Array:
     squared = x * x
     squared *= -0.5
     np.exp(squared, out=squared)
-    squared /= SQRT_2PI
+    squared *= 1 / SQRT_2PI
     return squared
 
 
@@ -62,5 +78,7 @@ def distribution(x: Array, density_of_x: Array) -> Array:
     """Return N(x), given φ(x); below the mean as precise relative to the tail itself."""
     tail = mills(np.abs(x))
     tail *= density_of_x
-    np.subtract(1, tail, out=tail, where=x > 0)
+    is_above = (x > 0).astype(float)  # 1 - tail there: arithmetic is three times as fast as a mask
+    tail *= 1 - 2 * is_above
+    tail += is_above
     return tail

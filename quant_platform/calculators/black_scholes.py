@@ -8,7 +8,7 @@ continuously.
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._european import Options, blocks, european, statuses, years_left
+from quant_platform.calculators._european import Options, blocks, european, floats, statuses, years_left
 from quant_platform.calculators._normal import Array, density, distribution
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.enums import GreeksSource, OptionType, Status
@@ -97,7 +97,7 @@ def chain_greeks(chain: pl.DataFrame) -> pl.DataFrame:
 @np.errstate(all="ignore")  # what cannot be valued ends as NaN, and so as null
 def _valued(rows: pl.DataFrame, held: pl.DataFrame, *, is_on_forward: bool) -> pl.DataFrame:
     """Return `rows` with the values of `held`, which says the same in the words of `greeks`."""
-    options, vol = european(held), held.get_column("iv").cast(pl.Float64).fill_null(np.nan).to_numpy()
+    options, vol = european(held), floats(held.get_column("iv"))
     values, is_ok = np.empty((len(VALUES), len(vol))), np.empty(len(vol), dtype=bool)
     for block in blocks(len(vol), _BLOCK_ROWS):
         part = values[:, block]
@@ -116,25 +116,25 @@ def _fill(values: Array, options: Options, vol: Array, *, is_on_forward: bool) -
     root = np.sqrt(t_years)
     total_vol = vol * root
     carry = (rate - dividend) * t_years
+    per_total_vol = 1 / total_vol
     d = np.empty((2, len(vol)))
-    d[0] = (np.log(spot / strike) + carry) / total_vol + 0.5 * total_vol
-    d[1] = d[0] - total_vol
+    d[0] = (np.log(spot / strike) + carry) * per_total_vol + 0.5 * total_vol
+    np.subtract(d[0], total_vol, out=d[1])
     phi = density(d)
-    d_2 = d[1].copy()
+    half_d_2 = 0.5 * d[1]
     d *= flag
     probability = distribution(d, phi)
     discounted = np.exp(-dividend * t_years)
-    delta = flag * discounted * probability[0]
+    price, delta, gamma, vega, theta, rho, vanna, charm = values
+    np.multiply(flag * discounted, probability[0], out=delta)
     discounted *= phi[0]
     strike_part = flag * strike * np.exp(-rate * t_years) * probability[1]
     spot_part = spot * delta
-    price = np.maximum(spot_part - strike_part, 0)
-    per_vol = spot * discounted * root
-    values[0] = price
-    values[1] = delta
-    values[2] = discounted / (spot * total_vol)
-    values[3] = per_vol
-    values[4] = dividend * spot_part - rate * strike_part - per_vol * vol / (2 * t_years)
-    values[5] = t_years * (-price if is_on_forward else strike_part)
-    values[6] = -discounted * d_2 / vol
-    values[7] = dividend * delta - discounted * (carry / total_vol - 0.5 * d_2) / t_years
+    np.maximum(spot_part - strike_part, 0, out=price)
+    np.multiply(discounted / spot, per_total_vol, out=gamma)
+    per_vol = spot * discounted
+    np.multiply(per_vol, root, out=vega)
+    np.subtract(dividend * spot_part - rate * strike_part, per_vol * vol / (2 * root), out=theta)
+    np.multiply(t_years, -price if is_on_forward else strike_part, out=rho)
+    np.multiply(discounted * half_d_2, -2 / vol, out=vanna)
+    np.subtract(dividend * delta, discounted * (carry * per_total_vol - half_d_2) / t_years, out=charm)

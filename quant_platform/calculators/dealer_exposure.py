@@ -118,7 +118,7 @@ def gamma_exposure(chain: Chain, params: GammaExposureParams = _GAMMA_DEFAULTS) 
         "directional_bias": _bias(totals[3] / totals[2], params.bias),
     }
     owners = np.concatenate([np.arange(chain.height), strike_owner, owner])
-    return framed(GammaExposure, chain, owners, rows, of_chains, sign_convention=pl.lit(params.sign_convention.value))
+    return framed(GammaExposure, chain, owners, rows, of_chains, sign_convention=params.sign_convention.value)
 
 
 @np.errstate(all="ignore")  # what is no number is skipped
@@ -163,7 +163,7 @@ def dealer_flow(chain: Chain, params: DealerFlowParams = _FLOW_DEFAULTS) -> pl.D
         "open_interest": sums[-1],
         **_flow_columns(sums, chain.spots[owners], params.vol_beta),
     }
-    return framed(DealerFlow, chain, owners, rows, chain.counted(is_used), vol_beta=pl.lit(params.vol_beta))
+    return framed(DealerFlow, chain, owners, rows, chain.counted(is_used), vol_beta=params.vol_beta)
 
 
 def _of_chains(sums: Array, owner: Array, count: int) -> Array:

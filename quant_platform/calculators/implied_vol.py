@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._european import Options, blocks, european, statuses, years_left
+from quant_platform.calculators._european import Options, blocks, european, floats, statuses, years_left
 from quant_platform.calculators._normal import SQRT_2PI, Array, mills
 from quant_platform.contracts.enums import GreeksSource, OptionType, Status
 
@@ -41,7 +41,7 @@ def implied_vol(options: pl.DataFrame) -> pl.DataFrame:
         is worth), `nan` (a value overflows); the first that holds.
     """
     held = european(options)
-    price = options.get_column("price").cast(pl.Float64).fill_null(np.nan).to_numpy()
+    price = floats(options.get_column("price"))
     found, codes = np.empty(len(price)), np.empty(len(price), dtype=np.uint8)
     for block in blocks(len(price), _BLOCK_ROWS):
         found[block], codes[block] = _solved(Options(*(column[block] for column in held)), price[block])
@@ -133,9 +133,10 @@ def _solved(options: Options, price: Array) -> tuple[Array, Array]:
     intrinsic = np.maximum(flag * (spot_part - strike_part), 0)
     time_value = price - intrinsic
     least = _LEAST_TIME_VALUE * np.maximum(spot_part * np.exp(rate * t_years), strike)
-    codes = np.select(
-        [price >= bound, time_value <= -least, time_value < least], [_ABOVE, _BELOW, _WITHOUT], default=_FINE
-    )
+    codes = np.full(len(price), _FINE, dtype=np.uint8)
+    codes[time_value < least] = _WITHOUT
+    codes[time_value <= -least] = _BELOW
+    codes[price >= bound] = _ABOVE
     unit = np.sqrt(spot_part) * np.sqrt(strike_part)
     distance = np.abs(np.log(spot / strike) + (rate - dividend) * t_years)
     rows = np.flatnonzero((codes == _FINE) & (t_years > 0) & np.isfinite(unit * distance * time_value))
@@ -149,11 +150,13 @@ def _solved(options: Options, price: Array) -> tuple[Array, Array]:
 class _Search(NamedTuple):
     """Options whose σ√T is not found yet: what they are, and what is known of it.
 
-    `goal` is the logarithm of the value, or of its room where `is_high`; `miss` is how far from it is close.
+    `bound` is what the value stays below. `goal` is the logarithm of the value, or of its room where `is_high`; `miss`
+    is how far from it is close.
     """
 
     rows: Array
     distance: Array
+    bound: Array
     goal: Array
     miss: Array
     is_high: Array
@@ -177,28 +180,37 @@ def _total_vol(distance: Array, value: Array, room: Array) -> Array:
     goal = np.log(np.where(is_high, room, value))
     miss = _CLOSE + np.where(is_high, 0, _NOISE / value)
     vol = _first_guess(distance, value)
-    found = np.full_like(vol, np.nan)
+    found = np.empty_like(vol)
     search = _Search(
-        np.arange(len(vol)), distance, goal, miss, is_high, vol, np.zeros_like(vol), np.full_like(vol, np.inf)
+        np.arange(len(vol)),
+        distance,
+        np.exp(-0.5 * distance),
+        goal,
+        miss,
+        is_high,
+        vol,
+        np.zeros_like(vol),
+        np.full_like(vol, np.inf),
     )
     for number in range(1, _MOST_STEPS + 1):
         error, step = _householder(search)
-        vol, low, high = search.vol, search.low, search.high
-        stepped = vol + step
+        vol = search.vol
         is_above = (error > 0) ^ search.is_high
-        np.copyto(high, vol, where=is_above)
-        np.copyto(low, vol, where=~is_above)
-        is_close = np.abs(error) < search.miss
-        found[search.rows[is_close]] = stepped[is_close]
+        low, high = np.where(is_above, search.low, vol), np.where(is_above, vol, search.high)
+        stepped = vol + step
         is_outside = ~((stepped > low) & (stepped < high))
+        is_left = ~(np.abs(error) < search.miss)
+        if number >= _STEPS_OF_ALL:
+            found[search.rows] = stepped
         if is_outside.any():
             stepped = np.where(is_outside, np.where(np.isinf(high), 2 * vol, 0.5 * (low + high)), stepped)
-        search = search._replace(vol=stepped)
+        search = search._replace(vol=stepped, low=low, high=high)
         if number >= _STEPS_OF_ALL:
-            left = np.flatnonzero(~is_close)
+            left = np.flatnonzero(is_left)
+            search = _Search(*(column[left] for column in search))
             if not len(left):
                 break
-            search = _Search(*(column[left] for column in search))
+    found[search.rows] = np.nan
     return found
 
 
@@ -210,11 +222,12 @@ def _householder(search: _Search) -> tuple[Array, Array]:
     np.subtract(h, half, out=z[0])
     np.add(h, half, out=z[1])
     is_out = z[0] >= 0
-    ratio = mills(np.abs(z, out=z))
+    above, below = mills(np.abs(z, out=z))
     h *= h
-    vega = np.exp(-0.5 * (h + half * half)) / SQRT_2PI
-    part = vega * np.where(is_out, ratio[0] - ratio[1], ratio[0] + ratio[1])
-    measured = np.where(is_out ^ is_high, part, np.exp(-0.5 * distance) - part)
+    vega = np.exp(-0.5 * (h + half * half))
+    vega *= 1 / SQRT_2PI
+    part = vega * np.where(is_out, above - below, above + below)
+    measured = np.where(is_out ^ is_high, part, search.bound - part)
     error = np.log(measured) - search.goal
     slope = np.where(is_high, -vega, vega) / measured
     second = h / vol - 0.5 * half
@@ -235,9 +248,20 @@ def _first_guess(distance: Array, value: Array) -> Array:
 
 def _normal_distance(moneyness: Array) -> Array:
     """Return d at which distance/value of a normal option, d/(φ(d) - d·Q(d)), is the one given; within 1e-4 of it."""
-    v = np.sqrt(2 * np.log1p(1.2 * moneyness))
-    distance: Array = v * v * np.polyval(_ABOVE_LINE, v) / np.polyval(_BELOW_LINE, v)
-    return distance
+    squared = 2 * np.log1p(1.2 * moneyness)
+    v = np.sqrt(squared)
+    squared *= _polynomial(_ABOVE_LINE, v)
+    squared /= _polynomial(_BELOW_LINE, v)
+    return squared
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    value = coefficients[0] * x
+    for coefficient in coefficients[1:-1]:
+        value += coefficient
+        value *= x
+    value += coefficients[-1]
+    return value
 
 
 def forwards(chain: pl.DataFrame) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from quant_platform.calculators._european import floats
 from quant_platform.contracts._schema import Contract, polars_schema
 from quant_platform.contracts.enums import OptionType, Status
 
@@ -32,8 +33,8 @@ NUMBERS = (
 
 _KEY = ["symbol", "ts_event"]
 _LABELS = [*_KEY, "ts_known"]
+_Key = tuple[str, int]  # symbol, and ts_event in UTC ns
 _NS = 1e9
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # parts one contract's hash in two snapshots
 
 
 class Chain(NamedTuple):
@@ -114,34 +115,30 @@ def option_chain(snapshots: pl.DataFrame, contracts: pl.DataFrame) -> Chain:
             give rows in order of receipt. A multiplier is what a contract holds of the underlying, also of an adjusted
             one, which is a contract of its own. Vanna is for 1.00 of volatility.
     """
-    snapshots = (
-        snapshots.lazy()
-        .unique(_KEY, keep="last", maintain_order=True)
-        .sort(_KEY)
-        .select(*_LABELS, pl.exclude(_LABELS).cast(pl.Float64))
-        .collect(engine="in-memory")
-    )
-    found = contracts.select(
-        *(pl.col(name).to_physical().cast(pl.Float64) for name in NUMBERS if name in contracts.columns),
-        ns_left_=(pl.col("ts_expiry").to_physical() - pl.col("ts_event").to_physical()).cast(pl.Float64),
-        is_call_=(pl.col("type") == OptionType.CALL).fill_null(value=False),
-        is_put_=(pl.col("type") == OptionType.PUT).fill_null(value=False),
-        hash_=pl.col("contract").hash(),
-        run_=pl.sum_horizontal(pl.col(name).rle_id().cast(pl.Int64) for name in _KEY),
-    )
-    arrays = {name: found.get_column(name).to_numpy() for name in found.columns}
-    owner = _owner(snapshots, contracts, arrays.pop("run_"))
-    is_kept = _is_kept(contracts, owner, arrays.pop("hash_"))
+    last = {key: row for row, key in enumerate(_keys(snapshots, np.arange(snapshots.height)))}
+    rows = [last[key] for key in sorted(last)]
+    places = {key: place for place, key in enumerate(sorted(last))}
+    starts = _run_starts(contracts)
+    owners = np.array([places.get(key, -1) for key in _keys(contracts, starts)], dtype=np.int64)
+    owner = np.repeat(owners, np.diff(starts, append=contracts.height))
+    is_kept = _is_kept(contracts, owner, starts, owners)
+    kind = contracts.get_column("type")
+    found = {
+        "is_call": floats(kind == OptionType.CALL) == 1,
+        "is_put": floats(kind == OptionType.PUT) == 1,
+        "seconds_left": _ns_left(contracts) / _NS,
+        **{name: floats(contracts.get_column(name)) for name in NUMBERS if name in contracts.columns},
+    }
     if not is_kept.all():
-        owner, arrays = owner[is_kept], {name: values[is_kept] for name, values in arrays.items()}
+        owner, found = owner[is_kept], {name: values[is_kept] for name, values in found.items()}
     return Chain(
-        snapshots.select(_LABELS),
-        {name: snapshots.get_column(name).to_numpy() for name in snapshots.columns if name not in _LABELS},
+        pl.DataFrame([snapshots.get_column(name)[_index(rows)] for name in _LABELS]),
+        {name: floats(snapshots.get_column(name))[rows] for name in snapshots.columns if name not in _LABELS},
         owner,
-        arrays.pop("is_call_"),
-        arrays.pop("is_put_"),
-        arrays.pop("ns_left_") / _NS,
-        arrays,
+        found.pop("is_call"),
+        found.pop("is_put"),
+        found.pop("seconds_left"),
+        found,
     )
 
 
@@ -157,18 +154,21 @@ def chain_snapshots(chain: pl.DataFrame) -> pl.DataFrame:
         by a forward of its own, the price is that of the settlement that comes next, the nearest to a spot there is;
         of several prices told for it, their median.
     """
-    is_ahead = (pl.col("ts_expiry") > pl.col("ts_event")) & pl.col("underlying_price").is_not_null()
-    spot = (
-        chain.filter(is_ahead)
-        .filter(pl.col("ts_expiry") == pl.col("ts_expiry").min().over(_KEY))
-        .group_by(_KEY)
-        .agg(pl.col("underlying_price").median())
-    )
-    return (
-        chain.group_by(_KEY, maintain_order=True)
-        .agg(pl.col("ts_recv").max().alias("ts_known"), pl.col("rate", "dividend").first())
-        .join(spot, on=_KEY, how="left", maintain_order="left")
-        .select(*_LABELS, "underlying_price", "rate", "dividend")
+    starts = _run_starts(chain)
+    places: dict[_Key, int] = {}
+    owners = np.array([places.setdefault(key, len(places)) for key in _keys(chain, starts)], dtype=np.int64)
+    received = np.full(len(places), np.datetime64("NaT", "ns"))
+    np.fmax.at(received, owners, np.fmax.reduceat(chain.get_column("ts_recv").to_numpy(), starts))
+    first = _index(starts[np.unique(owners, return_index=True)[1]])
+    heads = {name: chain.get_column(name)[first] for name in (*_KEY, "ts_recv", "rate", "dividend")}
+    return pl.DataFrame(
+        {
+            **{name: heads[name] for name in _KEY},
+            "ts_known": pl.Series(received).cast(heads["ts_recv"].dtype),
+            "underlying_price": pl.Series(_spots(chain, starts, owners, len(places)), nan_to_null=True),
+            "rate": heads["rate"],
+            "dividend": heads["dividend"],
+        }
     )
 
 
@@ -200,9 +200,9 @@ def framed(
     contract: type[Contract],
     chain: Chain,
     owner: Array,
-    rows: Mapping[str, Array],
+    rows: Mapping[str, Array | pl.Series],
     of_chains: Mapping[str, Array | list[str | None]],
-    **computed: pl.Expr,
+    **same: str | float,
 ) -> pl.DataFrame:
     """Return the contract's rows by snapshot, strike and expiry, null first.
 
@@ -210,54 +210,79 @@ def framed(
         contract: Whose columns.
         chain: Whose snapshots.
         owner: The snapshot of each row; at the start each once, in order: the rows of whole snapshots.
-        rows: Columns of all rows, NaN where null; `strike` and `expiry`, in days since 1970, are keys.
+        rows: Columns of all rows, numbers NaN where null; `strike` and `expiry`, in days since 1970, are keys.
         of_chains: Columns of the rows of whole snapshots, one value a snapshot: numbers, NaN where null, or texts. The
             other rows have null there, and `ok` as `status`.
-        computed: Columns that follow from the others, or are the same in all rows.
+        same: Columns that are the same in all rows.
     """
-    keys = [np.nan_to_num(rows[name], nan=-np.inf) for name in ("expiry", "strike") if name in rows]
+    keys = [np.nan_to_num(np.asarray(rows[name]), nan=-np.inf) for name in ("expiry", "strike") if name in rows]
     order = np.lexsort((*keys, owner))
     is_whole = order < chain.height
-    place = np.where(is_whole, order, chain.height)
-    columns = [pl.Series(name, values[order], nan_to_null=True) for name, values in rows.items()]
+    owners, place = _index(owner[order]), _index(np.where(is_whole, order, chain.height))
+    found = {name: chain.labels.get_column(name)[owners] for name in _LABELS}
+    found |= {name: pl.Series(name, values[order], nan_to_null=True) for name, values in rows.items()}
     for name, values in of_chains.items():
         if isinstance(values, list):
             other = Status.OK.value if name == "status" else None
-            columns.append(pl.Series(name, [*values, other], dtype=pl.String)[place])
+            found[name] = pl.Series(name, [*values, other], dtype=pl.String)[place]
         else:
-            columns.append(pl.Series(name, np.append(values, np.nan)[place], nan_to_null=True))
-    found = chain.labels[owner[order]].hstack(columns)
-    given = found.schema
-    return found.select(
-        computed[name].alias(name) if name in computed else _cast(name, given[name], dtype)
-        for name, dtype in polars_schema(contract).items()
-    )
+            spread = np.full(len(order), np.nan)
+            spread[is_whole] = values
+            found[name] = pl.Series(name, spread, nan_to_null=True)
+    found |= {name: pl.Series(name, [value]).new_from_index(0, len(order)) for name, value in same.items()}
+    return pl.DataFrame([_cast(found[name], dtype) for name, dtype in polars_schema(contract).items()])
 
 
-def _cast(name: str, given: pl.DataType, dtype: pl.DataType) -> pl.Expr:
-    if given == dtype:
-        return pl.col(name)
-    return (pl.col(name).cast(pl.Int32) if dtype == pl.Date else pl.col(name)).cast(dtype)
+def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    if values.dtype == dtype:
+        return values
+    return (values.cast(pl.Int32) if dtype == pl.Date else values).cast(dtype)
 
 
-def _owner(snapshots: pl.DataFrame, contracts: pl.DataFrame, run: Array) -> Array:
-    """Return the snapshot of each contract, or -1; looked up once for each run of rows, as chains come in runs."""
-    starts = run_starts(run)
-    heads = contracts[_KEY][starts].join(
-        snapshots[_KEY].hstack([pl.Series("owner_", np.arange(snapshots.height))]),
-        on=_KEY,
-        how="left",
-        maintain_order="left",
-    )
-    found = heads.get_column("owner_").fill_null(-1).to_numpy()
-    return np.repeat(found, np.diff(starts, append=contracts.height))
+def _index(rows: Array | list[int]) -> pl.Series:
+    return pl.Series(rows, dtype=pl.get_index_type())
 
 
-def _is_kept(contracts: pl.DataFrame, owner: Array, hashes: Array) -> Array:
+def _ns_left(contracts: pl.DataFrame) -> Array:
+    """Return the time from each snapshot to settlement in ns, NaN where either is null."""
+    return floats((contracts.get_column("ts_expiry") - contracts.get_column("ts_event")).cast(pl.Int64))
+
+
+def _run_starts(contracts: pl.DataFrame) -> Array:
+    """Return the first row of each run of rows of one snapshot; chains come in runs."""
+    symbol, ts_event = (contracts.get_column(name) for name in _KEY)
+    return run_starts(symbol.hash().to_numpy(), ts_event.to_numpy())
+
+
+def _keys(contracts: pl.DataFrame, rows: Array) -> list[_Key]:
+    symbol, ts_event = (contracts.get_column(name)[_index(rows)] for name in _KEY)
+    return list(zip(symbol.to_list(), ts_event.cast(pl.Int64).to_list(), strict=True))
+
+
+def _spots(chain: pl.DataFrame, starts: Array, owners: Array, count: int) -> Array:
+    """Return the price of the underlying in each snapshot; NaN where no contract that is not settled tells one."""
+    left, price = _ns_left(chain), floats(chain.get_column("underlying_price"))
+    left = np.where((left > 0) & ~np.isnan(price), left, np.inf)
+    nearest = np.full(count, np.inf)
+    np.minimum.at(nearest, owners, np.minimum.reduceat(left, starts))
+    owner = np.repeat(owners, np.diff(starts, append=chain.height))
+    rows = np.flatnonzero((left == nearest[owner]) & (left < np.inf))
+    rows = rows[np.lexsort((price[rows], owner[rows]))]
+    starts = run_starts(owner[rows])
+    counts = np.diff(starts, append=len(rows))
+    spots = np.full(count, np.nan)
+    spots[owner[rows[starts]]] = (price[rows[starts + (counts - 1) // 2]] + price[rows[starts + counts // 2]]) / 2
+    return spots
+
+
+def _is_kept(contracts: pl.DataFrame, owner: Array, starts: Array, owners: Array) -> Array:
     """Return which rows belong to a snapshot, and are the last of their contract in it."""
     is_kept = owner >= 0
-    identity = np.sort(hashes ^ (owner.astype(np.uint64) * _SPREAD))
-    if (identity[1:] == identity[:-1]).any():  # a contract again, or two of one hash
+    name = contracts.get_column("contract")
+    is_next = np.ones(len(owner), dtype=bool)
+    is_next[1:] = floats(name[1:] > name[:-1]) == 1
+    is_next[starts] = True
+    if not is_next.all() or len(np.unique(owners)) < len(owners):  # not by name: a contract may be there again
         rows = contracts.select("contract", owner_=owner, row_=pl.int_range(pl.len()))
         last = rows.unique(["owner_", "contract"], keep="last").get_column("row_").to_numpy()
         is_last = np.zeros(len(owner), dtype=bool)

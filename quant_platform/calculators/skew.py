@@ -108,19 +108,9 @@ def _with_headlines(chain: Chain, owner: Array, found: dict[str, Array]) -> pl.D
         headline = np.full(count, np.nan)
         headline[owner[nearest]] = values[nearest]
         rows[name] = np.concatenate([headline, values])
-    of_chains: dict[str, Array | list[str | None]] = {"headline_expiry": rows["expiry"][:count].copy()}
+    headlines: dict[str, Array | list[str | None]] = {"headline_expiry": rows["expiry"][:count].copy()}
     rows["expiry"][:count] = np.nan
-    words = [Status.NO_VALID_CONTRACTS.value, Status.ONE_SIDED.value, Status.OK.value]
-    of_chains["status"] = [words[sides] for sides in most.tolist()]
+    words = pl.Series([Status.NO_VALID_CONTRACTS.value, Status.ONE_SIDED.value, Status.OK.value])
+    status = words[np.concatenate([most, sides])]
     owners = np.concatenate([np.arange(count), owner])
-    return framed(Skew, chain, owners, rows, of_chains, status=_status())
-
-
-def _status() -> pl.Expr:
-    return (
-        pl.when(pl.col("expiry").is_null() | pl.col("skew").is_not_null())
-        .then("status")
-        .when(pl.all_horizontal(pl.col("call_iv", "put_iv").is_null()))
-        .then(pl.lit(Status.NO_VALID_CONTRACTS.value))
-        .otherwise(pl.lit(Status.ONE_SIDED.value))
-    )
+    return framed(Skew, chain, owners, {**rows, "status": status}, headlines)

@@ -11,8 +11,10 @@ from quant_platform.calculators.option_chain import SECONDS_PER_YEAR, Array, Cha
 _TOLERANCE = 0.5e-6  # of the spot: half of what is asked, as a root lies between two ends
 _NOISE = 1e-12  # a net below this share of the gross is a rounded zero
 _LEAST_DEVIATION = 1e-7  # of log(x/spot) at expiry: a contract with less is seen at no level that is told apart
-_BLOCK_ROWS = 256  # keeps contracts x levels arrays in the core's cache
+_BLOCK_ROWS = 1024  # keeps contracts x levels arrays in the core's cache
 _MAX_STEPS = 60  # halving alone needs 25
+_LEAST_EXPONENT = -690.0
+_LEAST_VALUE = np.exp(_LEAST_EXPONENT)
 _SQRT_TAU = np.sqrt(2 * np.pi)
 
 
@@ -58,7 +60,7 @@ class _Bells(NamedTuple):
     Attributes:
         owner: The snapshot of each contract.
         is_put: Whether it is a put.
-        exponent: Contracts × (a, b, c).
+        exponent: (a, b, c) × contracts.
     """
 
     owner: Array
@@ -66,7 +68,7 @@ class _Bells(NamedTuple):
     exponent: Array
 
     def at(self, rows: Array) -> "_Bells":
-        return _Bells(*(values[rows] for values in self))
+        return _Bells(self.owner[rows], self.is_put[rows], self.exponent.take(rows, axis=1))
 
 
 @np.errstate(all="ignore")  # what is no number is left out, or halves a bracket
@@ -106,8 +108,9 @@ def _bells(chain: Chain, min_open_interest: float) -> _Bells:
     d1 = (np.log(chain.spots[chain.owner] / chain.columns["strike"]) + (rate - dividend) * years) * slope
     d1 += deviation / 2
     log_scale = np.log(units * 0.01 * slope / _SQRT_TAU) - dividend * years
-    exponent = np.column_stack([-0.5 * slope * slope, -slope * d1, log_scale - 0.5 * d1 * d1])
-    is_used = chain.is_listed() & (volatility > 0) & (deviation > _LEAST_DEVIATION) & np.isfinite(exponent).all(axis=1)
+    exponent = np.empty((3, len(d1)))
+    exponent[0], exponent[1], exponent[2] = -0.5 * slope * slope, -slope * d1, log_scale - 0.5 * d1 * d1
+    is_used = chain.is_listed() & (volatility > 0) & (deviation > _LEAST_DEVIATION) & np.isfinite(exponent).all(axis=0)
     bells = _Bells(chain.owner, chain.is_put, exponent)
     rows = np.flatnonzero(is_used)
     return bells.at(rows[np.lexsort((bells.is_put[rows], bells.owner[rows]))])
@@ -116,32 +119,46 @@ def _bells(chain: Chain, min_open_interest: float) -> _Bells:
 def _sums(bells: _Bells, levels: Array, snapshots: int) -> tuple[Array, Array]:
     """Return the exposure ÷ x of calls and of puts, each snapshots × levels."""
     groups = bells.owner * 2 + bells.is_put
-    sums = np.zeros((snapshots * 2, len(levels)))
-    powers = np.stack([levels * levels, levels, np.ones(len(levels))])
+    sums = np.zeros((len(levels), snapshots * 2))
+    powers = np.column_stack([levels * levels, levels, np.ones(len(levels))])
+    held = np.empty((len(levels), _BLOCK_ROWS))
     for start in range(0, len(groups), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        values = bells.exponent[rows] @ powers
-        np.exp(values, out=values)
-        starts = run_starts(groups[rows])
-        sums[groups[rows][starts]] += np.add.reduceat(values, starts, axis=0)
-    return sums[::2], sums[1::2]
+        exponent, group = bells.exponent[:, start : start + _BLOCK_ROWS], groups[start : start + _BLOCK_ROWS]
+        values = _exp(np.matmul(powers, exponent, out=held[:, : len(group)]))
+        starts = run_starts(group)
+        sums[:, group[starts]] += np.add.reduceat(values, starts, axis=1)
+    return sums[:, ::2].T, sums[:, 1::2].T
+
+
+def _exp(exponent: Array) -> Array:
+    """Return e to these powers, in their place; what is below 1e-300 is 0, as exp is slow near the end of its range."""
+    if exponent.min() > _LEAST_EXPONENT:
+        return np.exp(exponent, out=exponent)
+    np.maximum(exponent, _LEAST_EXPONENT, out=exponent)
+    np.exp(exponent, out=exponent)
+    exponent -= _LEAST_VALUE
+    return exponent
 
 
 def _net(bells: _Bells, owner: Array, snapshots: int) -> Callable[[Array], Array]:
     """Return the function that gives the net exposure ÷ x of some snapshots, each at a level of its own."""
-    counts = np.bincount(bells.owner, minlength=snapshots)
-    lengths = counts[owner]
-    starts = np.cumsum(lengths) - lengths
-    first = np.cumsum(counts) - counts
-    bracket = np.repeat(np.arange(len(owner)), lengths)
-    rows = np.arange(lengths.sum()) + (first[owner] - starts)[bracket]
-    a, b, c = np.ascontiguousarray(bells.exponent.T).take(rows, axis=1)
-    sign = np.where(bells.is_put, -1.0, 1.0)[rows]
+    ends = np.cumsum(np.bincount(bells.owner, minlength=snapshots))
+    starts = np.concatenate([[0], ends[:-1]])
+    sign = np.where(bells.is_put, -1.0, 1.0)
+    held = [slice(start, end) for start, end in zip(starts[owner].tolist(), ends[owner].tolist(), strict=True)]
+
+    def at(rows: slice, m: float) -> float:
+        a, b, c = bells.exponent[:, rows]
+        values = a * m
+        values += b
+        values *= m
+        values += c
+        values = _exp(values)
+        values *= sign[rows]
+        return float(values.sum())
 
     def net(level: Array) -> Array:
-        m = level[bracket]
-        total: Array = np.add.reduceat(sign * np.exp((a * m + b) * m + c), starts)
-        return total
+        return np.array([at(rows, m) for rows, m in zip(held, level.tolist(), strict=True)])
 
     return net
 

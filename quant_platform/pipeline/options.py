@@ -240,7 +240,10 @@ def _chain(held: pl.DataFrame, greeks: pl.DataFrame) -> option_chain.Chain:
     """Return the contracts of a chain, with the greeks that stand row by row beside it, as arrays."""
     if not all(greeks[name].equals(held[name]) for name in OptionChain.sorted_by):
         raise ValueError("The greeks are of other contracts than the chain, or in another order.")
-    contracts = held.with_columns(greeks.get_column(name) for name in _OF_GREEKS)
+    of_chain = (name for name in held.columns if name not in _OF_GREEKS)
+    contracts = pl.DataFrame(
+        [*(held.get_column(name) for name in of_chain), *(greeks.get_column(name) for name in _OF_GREEKS)]
+    )
     return option_chain.option_chain(option_chain.chain_snapshots(held), contracts)
 
 
