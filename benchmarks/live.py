@@ -1,5 +1,6 @@
 """Claim: the live writer serves 500 symbols at 2 Hz under 20,000 ticks a second: on time, soon, and no trade lost."""
 
+import datetime as dt
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import psutil
 import redis
 import yaml
 from _harness import ROOT, Measurement, Result, Verdict
+from option_chains import chain_rows
 
 SYMBOLS = 500
 TICKS_PER_S = 20_000
@@ -36,21 +38,31 @@ _FAMILIES = {
     "flow_clusters": ("flow_clusters", "last_trade_id", 10.0),
     "obi": ("obi", "sequence", 0.5),
 }
+_CHAIN, _OF_CHAINS = "gex", {"gex": ("gex", "ts", 5.0)}
+_CONTRACTS = 2_000
+_SENT = {"obi": "books", _CHAIN: "chains"}  # the others follow trades
 
 
 def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     """Start Redis and `qp live`, publish ticks for the time given, and watch keys and heartbeat."""
+    del rounds  # one long run: its cycles are the samples
+    return measured(folder, is_quick=is_quick, chains=0)
+
+
+def measured(folder: Path, *, is_quick: bool, chains: int) -> Result:
+    """Do so; of some symbols a chain of options is renewed too, each at its poll's interval."""
     from quant_platform.settings import load_settings
     from quant_platform.storage.live_store import Server, connect
 
-    del rounds  # one long run: its cycles are the samples
     symbols, rate, seconds = (50, 2_000, 60) if is_quick else (SYMBOLS, TICKS_PER_S, SECONDS)
     names = [f"S{number:03d}" for number in range(symbols)]
+    with_chain = names[:: symbols // chains] if chains else []
     instrument = {"feed": "binance_usdm", "tick_size": 0.1, "lot_size": 0.001, "default_bucket_size": 20.0}
     sectors = ("one", "two", "three", "four", "five")
     config = {
         "instruments": [
             {"symbol": name, "venue_symbol": name, "sector": sectors[number % 5], **instrument}
+            | ({"chain": {"feed": "deribit", "venue_symbol": name, "rate": 0.04}} if name in with_chain else {})
             for number, name in enumerate(names)
         ]
     }
@@ -60,15 +72,15 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
     with Server(settings), connect(settings) as client:
         client.config_set("maxmemory", "4gb")
         live = subprocess.Popen([Path(sys.executable).with_name("qp"), "live"], cwd=ROOT, env=os.environ)
-        publisher = subprocess.Popen(
-            [sys.executable, __file__, json.dumps({"names": names, "rate": rate, "log": str(folder / "sent.json")})],
-            env=os.environ,
-        )
+        job = {"names": names, "rate": rate, "log": str(folder / "sent.json"), "with_chain": with_chain}
+        publisher = subprocess.Popen([sys.executable, __file__, json.dumps(job)], env=os.environ)
         try:
             _until_opened(client, symbols)
             publisher.send_signal(signal.SIGUSR1)
             time.sleep(15)  # every family has had its turn at the full rate
-            seen = _watch(client, names[:: max(1, symbols // _WATCHED)], seconds, psutil.Process(live.pid))
+            keys = [(name, family) for name in names[:: max(1, symbols // _WATCHED)] for family in _FAMILIES]
+            keys += [(name, family) for name in with_chain for family in _OF_CHAINS]
+            seen = _watch(client, keys, seconds, psutil.Process(live.pid))
             publisher.send_signal(signal.SIGINT)
             publisher.wait(60)
             time.sleep(15)  # every family has had its turn
@@ -78,7 +90,7 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
             publisher.kill()
             live.send_signal(signal.SIGINT)
             live.wait(60)
-    return _told(seen, sent, lost, symbols=symbols, rate=rate, seconds=seconds)
+    return _told(seen, sent, lost, symbols=symbols, rate=rate, seconds=seconds, chains=len(with_chain))
 
 
 def _until_opened(client: redis.Redis, symbols: int) -> None:
@@ -92,10 +104,10 @@ def _until_opened(client: redis.Redis, symbols: int) -> None:
     raise RuntimeError("The symbols were not opened within ten minutes.")
 
 
-def _watch(client: redis.Redis, names: list[str], seconds: float, process: psutil.Process) -> dict:
+def _watch(client: redis.Redis, keys: list[tuple[str, str]], seconds: float, process: psutil.Process) -> dict:
     """Poll heartbeat and keys; return cycle times, overruns, memory, and when each id was first seen in a key."""
-    keys = [(name, family) for name in names for family in _FAMILIES]
-    wire = [f"analytics:{name}:{_FAMILIES[family][0]}" for name, family in keys]
+    families = _FAMILIES | _OF_CHAINS
+    wire = [f"analytics:{name}:{families[family][0]}" for name, family in keys]
     known: dict[tuple[str, str], int] = {}
     reached: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
     cycles: dict[int, float] = {}
@@ -110,7 +122,7 @@ def _watch(client: redis.Redis, names: list[str], seconds: float, process: psuti
             if payload is None:
                 continue
             found = json.loads(payload)
-            at = found[_FAMILIES[family][1]]
+            at = found[families[family][1]]
             if known.get((name, family), -1) < at:
                 known[name, family] = at
                 reached[family].append((name, at, now))
@@ -140,23 +152,24 @@ def _lost(client: redis.Redis, names: list[str], sent: dict) -> int:
     return lost
 
 
-def _told(seen: dict, sent: dict, lost: int, *, symbols: int, rate: int, seconds: int) -> Result:
+def _told(seen: dict, sent: dict, lost: int, *, symbols: int, rate: int, seconds: int, chains: int) -> Result:
     cycles = np.array(seen["cycles"])
     count = round(seconds * 2)
     on_time = 100 * (1 - seen["overruns"] / count)
     rows = [Measurement(name="cycle", group="ms", values=_spread(cycles), note=f"p99 {np.percentile(cycles, 99):.0f}")]
     late = []
-    for family, (_, _, interval_s) in _FAMILIES.items():
-        waits = _waits(seen["reached"][family], sent["books" if family == "obi" else "trades"], seen["start"])
+    for family, (_, _, interval_s) in (_FAMILIES | (_OF_CHAINS if chains else {})).items():
+        waits = _waits(seen["reached"][family], sent[_SENT.get(family, "trades")], seen["start"])
         p99 = float(np.percentile(waits, 99))
         late.append(p99 - interval_s)
-        rows.append(
-            Measurement(name=f"tick → {family}", group="ms", values=_spread(1e3 * waits), note=f"p99 {1e3 * p99:.0f}")
-        )
+        source = "chain" if family in _OF_CHAINS else "tick"
+        note = f"p99 {1e3 * p99:.0f}" + (f"; {len(waits)} snapshots" if family in _OF_CHAINS else "")
+        rows.append(Measurement(name=f"{source} → {family}", group="ms", values=_spread(1e3 * waits), note=note))
     memory = np.array(seen["memory"][1:]) / 2**20
     growth = 100 * (memory[-3:].mean() / memory[:3].mean() - 1)
     return Result(
-        title=f"Live writer: {symbols} symbols, {rate:,} ticks/s for {seconds} s",
+        title=f"Live writer: {symbols} symbols, {rate:,} ticks/s for {seconds} s"
+        + (f", {chains} chains of {_CONTRACTS:,} contracts" if chains else ""),
         unit="ms",
         how="One Redis, one publisher of Streams (a fifth trades, half quotes, the rest books), and `qp live` at the "
         f"default intervals, on this machine. A key's time is when a poll, every {1e3 * _POLL_S:.0f} ms, first sees an "
@@ -199,19 +212,25 @@ def _waits(reached: list, sent: dict, start_ns: int) -> np.ndarray:
     return np.concatenate(waits)
 
 
-def _publish(names: list[str], rate: int, log: str) -> None:
+def _publish(names: list[str], rate: int, log: str, with_chain: list[str]) -> None:
     """Write entries as the collector does until SIGINT, slowly until SIGUSR1; then leave what was sent."""
+    from quant_platform.feeds import chain_payload
     from quant_platform.settings import load_settings
+    from quant_platform.storage import redis_keys
     from quant_platform.storage.live_store import connect
 
     stop, rates = [], [float(len(names))]
     signal.signal(signal.SIGINT, lambda *_: stop.append(1))
     signal.signal(signal.SIGUSR1, lambda *_: rates.append(rate))
-    connection = connect(load_settings()).connection_pool.get_connection()
+    settings = load_settings()
+    client, poll_s = connect(settings), settings.feeds.deribit.poll_s
+    connection = client.connection_pool.get_connection()
+    contracts = chain_rows(_CONTRACTS, dt.datetime.now(dt.UTC)) if with_chain else None
+    polls = {name: time.monotonic() + poll_s * at / len(with_chain) for at, name in enumerate(with_chain)}
     rng = np.random.default_rng(1)
     watched = set(names[:: max(1, len(names) // _WATCHED)])
     ids = {kind: np.zeros(len(names), np.int64) for kind in _SHARES}
-    sent = {"trades": {n: [] for n in watched}, "books": {n: [] for n in watched}}
+    sent = {"trades": {n: [] for n in watched}, "books": {n: [] for n in watched}, "chains": {n: [] for n in polls}}
     price = 50_000 + 10.0 * np.arange(len(names))
     count, due = 0, time.monotonic()
     while not stop:
@@ -240,6 +259,13 @@ def _publish(names: list[str], rate: int, log: str) -> None:
             for name_number, value in zip(*(column.tolist() for column in written[kind]), strict=True):
                 if names[name_number] in watched:
                     sent[key][names[name_number]].append((value, after))
+        for name in [name for name, at in polls.items() if at <= time.monotonic()]:
+            polls[name] += poll_s
+            ts_event = time.time_ns()
+            rows = contracts.with_columns(ts_event=pl.lit(ts_event).cast(contracts.schema["ts_event"]))
+            payload = chain_payload.encoded(rows, ts_written=ts_event, seq=1)
+            client.set(redis_keys.OPTION_CHAIN.name(name), payload, ex=round(3 * poll_s))
+            sent["chains"][name].append((ts_event, time.time_ns()))
         due += _PIECE_S
         time.sleep(max(0.0, due - time.monotonic()))
     last = dict(zip(names, ids["trades"].tolist(), strict=True))

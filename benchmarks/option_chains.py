@@ -1,5 +1,6 @@
 """Claim: a chain of 10,000 contracts becomes all exposures in 5 ms, and a venue's answer of 20,000 rows in 150 ms."""
 
+import datetime as dt
 import json
 import sys
 from collections.abc import Callable
@@ -209,24 +210,28 @@ def _valued(file: str) -> Any:
 
 def _write(chain: str, answer: str, contracts: int, answered: int) -> None:
     """Write an answer in the venue's form, and the rows of one as the parser gives them."""
+    now = dt.datetime(2024, 3, 4, 18, tzinfo=dt.UTC)
+    chain_rows(contracts, now).write_parquet(chain)
+    Path(answer).write_bytes(_answer(answered, now))
+
+
+def chain_rows(contracts: int, now: dt.datetime) -> Any:
+    """Return a chain of SPX as the parser gives it."""
     from quant_platform.feeds import cboe
 
-    rows = cboe.read_json(_answer(contracts), "chain.json", symbol="SPX").rows
+    rows = cboe.read_json(_answer(contracts, now), "chain.json", symbol="SPX").rows
     assert rows.height == contracts // 40 * 40
-    rows.with_columns(ts_recv="ts_event").write_parquet(chain)
-    Path(answer).write_bytes(_answer(answered))
+    return rows.with_columns(ts_recv="ts_event")
 
 
-def _answer(contracts: int) -> bytes:
+def _answer(contracts: int, now: dt.datetime) -> bytes:
     """Return an answer whose prices follow a smile: 20 expiries, strikes around 5,000."""
-    import datetime as dt
-
     import numpy as np
     import polars as pl
 
     from quant_platform.calculators.black_scholes import greeks
 
-    random, now = np.random.default_rng(7), dt.datetime(2024, 3, 4, 18, tzinfo=dt.UTC)
+    random = np.random.default_rng(7)
     each = contracts // 40
     days = np.repeat(np.unique(np.geomspace(1, 700, 20).round().astype(int) + np.arange(20)), 2 * each)
     strike = np.tile(np.repeat(5_000.0 + 10 * (np.arange(each) - each // 2), 2), 20)
@@ -253,7 +258,7 @@ def _answer(contracts: int) -> bytes:
             "rho": 0.1,
             "theo": round(value, 4),
             "last_trade_price": round(value, 2),
-            "last_trade_time": "2024-03-04T12:00:00",
+            "last_trade_time": f"{now:%Y-%m-%d}T12:00:00",
         }
         for day, side, at, value, sigma, held, delta, gamma, vega, theta in zip(
             days,

@@ -29,6 +29,7 @@ BENCHMARKS = [
     "tca",
     "redis_keys",
     "live",
+    "live_options",
 ]
 
 

@@ -42,6 +42,11 @@ def floats(values: pl.Series) -> Array:
     return values.cast(pl.Float64).to_numpy()
 
 
+def picked(values: pl.Series, rows: Array | list[int]) -> pl.Series:
+    """Return the values at these rows."""
+    return values[pl.Series(rows, dtype=pl.get_index_type())]
+
+
 def blocks(rows: int, size: int) -> Iterator[slice]:
     """Return slices that cover the rows."""
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
@@ -70,4 +75,4 @@ def statuses(options: Options, is_ok: Array, *guards: tuple[Array, Status]) -> p
     codes = np.zeros(len(is_ok), dtype=np.uint8)
     codes[bad] = np.select([holds for holds, _ in reasons], range(2, len(reasons) + 2), default=1)
     words = [Status.OK, Status.NAN, *(status for _, status in reasons)]
-    return pl.Series("status", words, dtype=pl.String).gather(codes)
+    return picked(pl.Series("status", words, dtype=pl.String), codes)

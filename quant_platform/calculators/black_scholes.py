@@ -8,10 +8,10 @@ continuously.
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._european import Options, blocks, european, floats, statuses, years_left
+from quant_platform.calculators._european import Options, blocks, european, floats, picked, statuses, years_left
 from quant_platform.calculators._normal import Array, density, distribution
 from quant_platform.contracts._schema import polars_schema
-from quant_platform.contracts.enums import GreeksSource, OptionType, Status
+from quant_platform.contracts.enums import GreeksSource, Status
 from quant_platform.contracts.options import OptionGreeks
 
 LOOKBACK_SESSIONS = 0
@@ -67,31 +67,30 @@ def chain_greeks(chain: pl.DataFrame) -> pl.DataFrame:
         expired contract, or of one with an invalid strike or without a price of the underlying, counts for nothing.
         Without a volatility the status is why there is none.
     """
-    rows = chain.with_columns(
-        t_years=years_left(), spot="underlying_price", venue_vega=pl.col("vega"), venue_theta=pl.col("theta")
-    ).rename({"delta": "venue_delta", "gamma": "venue_gamma"})
-    rows = greeks(rows).with_columns(pl.col("venue_delta", "venue_gamma", "venue_vega", "venue_theta").fill_nan(None))
-    delta, gamma, vega, theta = (pl.col(f"venue_{name}") for name in ("delta", "gamma", "vega", "theta"))
-    sign = pl.when(pl.col("type") == OptionType.CALL).then(1.0).when(pl.col("type") == OptionType.PUT).then(-1.0)
-    is_venue = (
-        (delta * sign).is_between(0, 1)
-        & (gamma.is_between(0, 1, closed="right"))
-        & pl.col("status").is_in([Status.OK, Status.INVALID_VOL])
-    ).fill_null(value=False)
-    is_vega, is_theta = is_venue & (vega >= 0) & vega.is_finite(), is_venue & theta.is_finite()
-    return rows.with_columns(
-        delta=pl.when(is_venue).then(delta).otherwise("delta"),
-        gamma=pl.when(is_venue).then(gamma).otherwise("gamma"),
-        vega=pl.when(is_vega).then(vega * _VOL_POINTS).otherwise("vega"),
-        theta_per_year=pl.when(is_theta).then(theta * _DAYS_PER_YEAR).otherwise("theta_per_year"),
-        model_price="price",
-        source=pl.when(is_venue)
-        .then(pl.lit(GreeksSource.VENUE))
-        .when(pl.col("status") == Status.OK)
-        .then(pl.lit(GreeksSource.MODEL)),
-        status=pl.when(pl.col("status") == Status.INVALID_VOL).then("iv_status").otherwise("status"),
-        ts_known="ts_recv",
-    ).select(polars_schema(OptionGreeks).names())
+    held = chain.with_columns(t_years=years_left(), spot="underlying_price", ts_known="ts_recv")
+    found = greeks(held)
+    model = {name: floats(found.get_column(name)) for name in ("delta", "gamma", "vega", "theta_per_year")}
+    delta, gamma, vega, theta = (floats(chain.get_column(name)) for name in ("delta", "gamma", "vega", "theta"))
+    status = found.get_column("status")
+    is_ok, is_without_vol = ((status == word).to_numpy() for word in (Status.OK, Status.INVALID_VOL))
+    along = delta * european(held).flag
+    is_venue = (along >= 0) & (along <= 1) & (gamma > 0) & (gamma <= 1) & (is_ok | is_without_vol)
+    is_vega, is_theta = is_venue & (vega >= 0) & (vega < np.inf), is_venue & np.isfinite(theta)
+    values = {
+        "delta": np.where(is_venue, delta, model["delta"]),
+        "gamma": np.where(is_venue, gamma, model["gamma"]),
+        "vega": np.where(is_vega, vega * _VOL_POINTS, model["vega"]),
+        "theta_per_year": np.where(is_theta, theta * _DAYS_PER_YEAR, model["theta_per_year"]),
+    }
+    sources = pl.Series("source", [GreeksSource.VENUE, GreeksSource.MODEL, None], dtype=pl.String)
+    columns = [
+        *(pl.Series(name, value, nan_to_null=True) for name, value in values.items()),
+        found.get_column("price").alias("model_price"),
+        picked(sources, np.where(is_venue, 0, np.where(is_ok, 1, 2))),
+        status.zip_with(pl.Series(~is_without_vol), found.get_column("iv_status")),
+    ]
+    known = {**{name: found.get_column(name) for name in found.columns}, **{column.name: column for column in columns}}
+    return pl.DataFrame([known[name] for name in polars_schema(OptionGreeks).names()])
 
 
 @np.errstate(all="ignore")  # what cannot be valued ends as NaN, and so as null

@@ -59,16 +59,16 @@ def exposure_values(gamma_exposure: pl.DataFrame, dealer_flow: pl.DataFrame, ske
         known.
     """
     totals = (
-        (gamma_exposure.filter(pl.col("strike").is_null() & pl.col("expiry").is_null()), _OF_GAMMA),
-        (dealer_flow.filter(pl.col("expiry").is_null()), _OF_FLOW),
-        (skew.filter(pl.col("expiry").is_null()), _OF_SKEW),
+        (gamma_exposure.lazy().filter(pl.col("strike").is_null() & pl.col("expiry").is_null()), _OF_GAMMA),
+        (dealer_flow.lazy().filter(pl.col("expiry").is_null()), _OF_FLOW),
+        (skew.lazy().filter(pl.col("expiry").is_null()), _OF_SKEW),
     )
     return pl.concat(
         frame.select(*_KEY, "ts_known", **{name.value: pl.col(column) for name, column in columns.items()}).unpivot(
             index=[*_KEY, "ts_known"], variable_name="exposure", value_name="value"
         )
         for frame, columns in totals
-    )
+    ).collect(engine="in-memory")
 
 
 def exposure_history(
@@ -91,15 +91,15 @@ def exposure_history(
         percentile stands also in the last three.
     """
     statistics = pl.concat(
-        history_statistics(
-            _series(values, exposures), _series(earlier, exposures), window=window, min_samples=least
-        ).with_columns(least=least)
+        history_statistics(_series(values, exposures), _series(earlier, exposures), window=window, min_samples=least)
+        .lazy()
+        .with_columns(least=least)
         for exposures, window, least in (
             (_OF_GAMMA, params.gamma_window, params.gamma_min_samples),
             (_OF_FLOW | _OF_SKEW, params.flow_window, params.flow_min_samples),
         )
     ).rename({"symbol": "series"})
-    known = values.unique([*_KEY, "exposure"], keep="last", maintain_order=True)
+    known = values.lazy().unique([*_KEY, "exposure"], keep="last", maintain_order=True)
     return (
         statistics.join(
             known.select(*_KEY, "exposure", "ts_known", series=_NAME), on=["series", "ts_event"], how="left"
@@ -107,12 +107,13 @@ def exposure_history(
         .with_columns(status=_status())
         .sort(*_KEY, "exposure")
         .select(pl.col(name).cast(dtype) for name, dtype in polars_schema(ExposureHistory).items())
+        .collect(engine="in-memory")
     )
 
 
-def _series(values: pl.DataFrame, exposures: Collection[str]) -> pl.DataFrame:
+def _series(values: pl.DataFrame, exposures: Collection[str]) -> pl.LazyFrame:
     """Return the values of some exposures, each exposure of a symbol as a history of its own."""
-    return values.filter(pl.col("exposure").is_in(list(exposures))).with_columns(symbol=_NAME)
+    return values.lazy().filter(pl.col("exposure").is_in(list(exposures))).with_columns(symbol=_NAME)
 
 
 def _status() -> pl.Expr:

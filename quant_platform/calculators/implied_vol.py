@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from quant_platform.calculators._european import Options, blocks, european, floats, statuses, years_left
+from quant_platform.calculators._european import Options, blocks, european, floats, picked, statuses, years_left
 from quant_platform.calculators._normal import SQRT_2PI, Array, mills
 from quant_platform.contracts.enums import GreeksSource, OptionType, Status
 
@@ -18,7 +18,6 @@ _CLOSE = 1e-4  # in the logarithm of a value: a step of fourth order from there 
 _NOISE = 1e-15  # of a value near the forward, which is the difference of two numbers near 1
 _MOST_STEPS = 100
 _PARITY_STRIKES = 5
-_ROW = "row_"
 _FINE, _ABOVE, _BELOW, _WITHOUT = range(4)
 _ABOVE_LINE = (0.0007422685639658671, 0.015746078128234045, -0.016375277307856696, 0.16622625192854232)
 _BELOW_LINE = (0.0008853825937727072, 0.011208004759157165, 0.051672539140778254, -0.09830869347450938, 1.0)
@@ -87,40 +86,30 @@ def with_volatility(chain: pl.DataFrame) -> pl.DataFrame:
         `model` where it follows from the mid, else null, as `iv` then is), and `iv_status`: `ok`, `no_data` without a
         quote, `one_sided`, `crossed`, or what `implied_vol` says of the mid.
     """
-    bid, ask, told = pl.col("bid"), pl.col("ask"), pl.col("iv")
-    is_told = ((told > 0) & told.is_finite()).fill_null(value=False)
-    mid = pl.when((bid > 0) & (ask >= bid)).then((bid + ask) / 2)
-    lacking = chain.with_row_index(_ROW).filter(~is_told)
-    implied = implied_vol(
-        lacking.select(
-            _ROW,
-            *("type", "strike", "rate", "dividend"),
-            price=mid,
-            spot="underlying_price",
-            t_years=years_left(),
-        )
+    told, bid, ask = (floats(chain.get_column(name)) for name in ("iv", "bid", "ask"))
+    is_told = (told > 0) & (told < np.inf)
+    rows = np.flatnonzero(~is_told)
+    mid = np.where((bid > 0) & (ask >= bid), (bid + ask) / 2, np.nan)[rows]
+    lacking = (
+        chain.lazy()
+        .filter(pl.Series(~is_told))
+        .select(*("type", "strike", "rate", "dividend"), spot="underlying_price", t_years=years_left())
     )
-    is_implied = pl.col("implied").is_not_null()
-    return (
-        chain.with_row_index(_ROW)
-        .join(implied.select(_ROW, implied="iv", why="status"), on=_ROW, how="left", maintain_order="left")
-        .with_columns(
-            iv=pl.when(is_told).then(told).otherwise("implied"),
-            iv_source=pl.when(is_told)
-            .then(pl.lit(GreeksSource.VENUE))
-            .when(is_implied)
-            .then(pl.lit(GreeksSource.MODEL)),
-            iv_status=pl.when(is_told | is_implied)
-            .then(pl.lit(Status.OK))
-            .when(bid.is_null() & ask.is_null())
-            .then(pl.lit(Status.NO_DATA))
-            .when(bid.is_null() | ask.is_null())
-            .then(pl.lit(Status.ONE_SIDED))
-            .when(bid > ask)
-            .then(pl.lit(Status.CROSSED))
-            .otherwise("why"),
-        )
-        .drop(_ROW, "implied", "why")
+    found = implied_vol(lacking.collect(engine="in-memory").with_columns(price=mid))
+    implied = floats(found.get_column("iv"))
+    volatility = np.where(is_told, told, np.nan)
+    volatility[rows] = implied
+    is_void = np.isnan(bid[rows]), np.isnan(ask[rows])
+    reasons = [~np.isnan(implied), is_void[0] & is_void[1], is_void[0] | is_void[1], bid[rows] > ask[rows]]
+    words = pl.Series([Status.OK, Status.NO_DATA, Status.ONE_SIDED, Status.CROSSED], dtype=pl.String)
+    sources = pl.Series([GreeksSource.VENUE, GreeksSource.MODEL, None], dtype=pl.String)
+    status = np.zeros(len(told), dtype=np.int64)
+    status[rows] = np.select(reasons, range(len(reasons)), default=len(reasons) + np.arange(len(rows)))
+    source = np.where(is_told, 0, np.where(np.isnan(volatility), 2, 1))
+    return chain.with_columns(
+        pl.Series("iv", volatility, nan_to_null=True),
+        picked(sources, source).alias("iv_source"),
+        picked(words.append(found.get_column("status")), status).alias("iv_status"),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from quant_platform.calculators._european import floats
+from quant_platform.calculators._european import floats, picked
 from quant_platform.contracts._schema import Contract, polars_schema
 from quant_platform.contracts.enums import OptionType, Status
 
@@ -132,7 +132,7 @@ def option_chain(snapshots: pl.DataFrame, contracts: pl.DataFrame) -> Chain:
     if not is_kept.all():
         owner, found = owner[is_kept], {name: values[is_kept] for name, values in found.items()}
     return Chain(
-        pl.DataFrame([snapshots.get_column(name)[_index(rows)] for name in _LABELS]),
+        pl.DataFrame([picked(snapshots.get_column(name), rows) for name in _LABELS]),
         {name: floats(snapshots.get_column(name))[rows] for name in snapshots.columns if name not in _LABELS},
         owner,
         found.pop("is_call"),
@@ -159,8 +159,8 @@ def chain_snapshots(chain: pl.DataFrame) -> pl.DataFrame:
     owners = np.array([places.setdefault(key, len(places)) for key in _keys(chain, starts)], dtype=np.int64)
     received = np.full(len(places), np.datetime64("NaT", "ns"))
     np.fmax.at(received, owners, np.fmax.reduceat(chain.get_column("ts_recv").to_numpy(), starts))
-    first = _index(starts[np.unique(owners, return_index=True)[1]])
-    heads = {name: chain.get_column(name)[first] for name in (*_KEY, "ts_recv", "rate", "dividend")}
+    first = starts[np.unique(owners, return_index=True)[1]]
+    heads = {name: picked(chain.get_column(name), first) for name in (*_KEY, "ts_recv", "rate", "dividend")}
     return pl.DataFrame(
         {
             **{name: heads[name] for name in _KEY},
@@ -218,13 +218,13 @@ def framed(
     keys = [np.nan_to_num(np.asarray(rows[name]), nan=-np.inf) for name in ("expiry", "strike") if name in rows]
     order = np.lexsort((*keys, owner))
     is_whole = order < chain.height
-    owners, place = _index(owner[order]), _index(np.where(is_whole, order, chain.height))
-    found = {name: chain.labels.get_column(name)[owners] for name in _LABELS}
+    place = np.where(is_whole, order, chain.height)
+    found = {name: picked(chain.labels.get_column(name), owner[order]) for name in _LABELS}
     found |= {name: pl.Series(name, values[order], nan_to_null=True) for name, values in rows.items()}
     for name, values in of_chains.items():
         if isinstance(values, list):
             other = Status.OK.value if name == "status" else None
-            found[name] = pl.Series(name, [*values, other], dtype=pl.String)[place]
+            found[name] = picked(pl.Series(name, [*values, other], dtype=pl.String), place)
         else:
             spread = np.full(len(order), np.nan)
             spread[is_whole] = values
@@ -239,10 +239,6 @@ def _cast(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     return (values.cast(pl.Int32) if dtype == pl.Date else values).cast(dtype)
 
 
-def _index(rows: Array | list[int]) -> pl.Series:
-    return pl.Series(rows, dtype=pl.get_index_type())
-
-
 def _ns_left(contracts: pl.DataFrame) -> Array:
     """Return the time from each snapshot to settlement in ns, NaN where either is null."""
     return floats((contracts.get_column("ts_expiry") - contracts.get_column("ts_event")).cast(pl.Int64))
@@ -255,7 +251,7 @@ def _run_starts(contracts: pl.DataFrame) -> Array:
 
 
 def _keys(contracts: pl.DataFrame, rows: Array) -> list[_Key]:
-    symbol, ts_event = (contracts.get_column(name)[_index(rows)] for name in _KEY)
+    symbol, ts_event = (picked(contracts.get_column(name), rows) for name in _KEY)
     return list(zip(symbol.to_list(), ts_event.cast(pl.Int64).to_list(), strict=True))
 
 

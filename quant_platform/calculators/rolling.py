@@ -86,7 +86,9 @@ def z_score(windows: Windows, *, min_samples: int) -> Array:
     return np.where((windows.count >= min_samples) & (std > 0), deviations[:, -1] / std, np.nan)
 
 
-def history_statistics(values: pl.DataFrame, earlier: pl.DataFrame, *, window: int, min_samples: int) -> pl.DataFrame:
+def history_statistics(
+    values: pl.DataFrame | pl.LazyFrame, earlier: pl.DataFrame | pl.LazyFrame, *, window: int, min_samples: int
+) -> pl.DataFrame:
     """Return where each value stands in the history of its symbol: the last `window` values, itself included.
 
     Args:
@@ -109,36 +111,39 @@ def history_statistics(values: pl.DataFrame, earlier: pl.DataFrame, *, window: i
     if window < 1 or min_samples < 1:
         raise ValueError(f"window and min_samples must be >= 1, were {window} and {min_samples}")
     value = pl.col("value").cast(pl.Float64)
+    given = ((earlier.lazy(), False), (values.lazy(), True))
     snapshots = (
-        pl.concat([earlier.select(*_KEY, value, is_new=False), values.select(*_KEY, value, is_new=True)])
+        pl.concat([frame.select(*_KEY, value, pl.lit(is_new).alias("is_new")) for frame, is_new in given])
         .with_columns(pl.when(pl.col("value").is_finite()).then("value"))
         .unique(_KEY, keep="last", maintain_order=True)
         .sort(_KEY)
+        .collect(engine="in-memory")
     )
-    usable = snapshots.filter(pl.col("value").is_not_null())
-    rank = usable.select(pl.int_range(pl.len()).over("symbol")).to_series().to_numpy()
-    padded = np.concatenate([np.zeros(window), usable.get_column("value").to_numpy()])
-    view = np.lib.stride_tricks.sliding_window_view(padded, window)[1:]
+    is_known, is_new = snapshots.get_column("value").is_not_null().to_numpy(), snapshots.get_column("is_new").to_numpy()
+    usable = snapshots.get_column("value").to_numpy()[is_known]
+    view = np.lib.stride_tricks.sliding_window_view(np.concatenate([np.zeros(window), usable]), window)[1:]
+    rank = _rank(snapshots.get_column("symbol").filter(pl.Series(is_known)))
     age = np.arange(window)[::-1]
-    new = usable.get_column("is_new").to_numpy().nonzero()[0]
+    new = is_new[is_known].nonzero()[0]
     blocks = np.array_split(new, 1 + len(new) * window // _BLOCK_VALUES)
     columns = [_place_in_history(Windows(view[rows], age <= rank[rows, None]), min_samples) for rows in blocks]
-    statistics = {name: np.concatenate([block[name] for block in columns]) for name in columns[0]}
-    return (
-        pl.concat(
-            [
-                usable.filter("is_new").with_columns(
-                    **{name: pl.Series(values) for name, values in statistics.items()}
-                ),
-                snapshots.filter(pl.col("is_new") & pl.col("value").is_null()).with_columns(
-                    samples=pl.lit(0, pl.Int64)
-                ),
-            ],
-            how="diagonal",
-        )
-        .sort(_KEY)
-        .select(*_KEY, "value", *(pl.when(pl.col(name).is_finite()).then(name) for name in statistics))
-    )
+    found = snapshots.filter(pl.Series(is_new)).drop("is_new")
+    has_value = is_known[is_new]
+    for name in columns[0]:
+        statistic = np.full(found.height, 0.0 if name == "samples" else np.nan)
+        statistic[has_value] = np.concatenate([block[name] for block in columns])
+        statistic[~np.isfinite(statistic)] = np.nan
+        found.insert_column(found.width, pl.Series(name, statistic, nan_to_null=True))
+    return found.with_columns(pl.col("samples").cast(pl.Int64))
+
+
+def _rank(symbols: pl.Series) -> Array:
+    """Return the place of each row among those of its symbol, from 0; rows of one symbol stand together."""
+    rows = np.arange(len(symbols))
+    is_first = np.ones(len(symbols), dtype=bool)
+    is_first[1:] = (symbols[1:] != symbols[:-1]).to_numpy()
+    rank: Array = rows - np.maximum.accumulate(np.where(is_first, rows, 0))
+    return rank
 
 
 @np.errstate(all="ignore")  # one value has no deviation, huge ones overflow: null in the end

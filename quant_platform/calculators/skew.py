@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from quant_platform.calculators._european import picked
 from quant_platform.calculators.option_chain import Array, Chain, framed, run_starts
 from quant_platform.contracts.dealer import Skew
 from quant_platform.contracts.enums import Status
@@ -111,6 +112,6 @@ def _with_headlines(chain: Chain, owner: Array, found: dict[str, Array]) -> pl.D
     headlines: dict[str, Array | list[str | None]] = {"headline_expiry": rows["expiry"][:count].copy()}
     rows["expiry"][:count] = np.nan
     words = pl.Series([Status.NO_VALID_CONTRACTS.value, Status.ONE_SIDED.value, Status.OK.value])
-    status = words[np.concatenate([most, sides])]
+    status = picked(words, np.concatenate([most, sides]))
     owners = np.concatenate([np.arange(count), owner])
     return framed(Skew, chain, owners, {**rows, "status": status}, headlines)

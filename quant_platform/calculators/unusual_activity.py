@@ -79,7 +79,9 @@ _DEFAULTS = UnusualActivityParams()
 
 
 def unusual_activity(
-    snapshots: pl.DataFrame, contracts: pl.DataFrame, params: UnusualActivityParams = _DEFAULTS
+    snapshots: pl.DataFrame | pl.LazyFrame,
+    contracts: pl.DataFrame | pl.LazyFrame,
+    params: UnusualActivityParams = _DEFAULTS,
 ) -> pl.DataFrame:
     """Return one score for each snapshot of an option chain.
 

@@ -235,18 +235,20 @@ def _frame(contracts: Sequence[_Contract], numbers: Sequence[int]) -> pl.DataFra
 def _named(frame: pl.DataFrame, venue: str, symbol: str) -> pl.DataFrame:
     """Return the contracts with `type strike expiry`, as their names say, else their own, `ts_expiry` and a name."""
     frame = frame.with_columns(pl.col("contract").str.strip_chars())
-    by_name = frame.select(osi.osi_parts(pl.col("contract")).alias("name")).unnest("name")
+    parts = frame.lazy().select(osi.osi_parts(pl.col("contract")).alias("name")).unnest("name")
+    by_name = parts.collect(engine="in-memory")
     is_deribit = pl.lit(venue == deribit.VENUE)
     if by_name["root"].has_nulls():
         of_deribit = frame.select(osi.deribit_parts(pl.col("contract")).alias("name")).unnest("name")
         is_deribit = is_deribit | of_deribit["root"].is_not_null()
         by_name = by_name.select(pl.coalesce(pl.col(name), of_deribit[name]).alias(name) for name in by_name.columns)
+    own = osi.expiries(pl.col("expiry")) if by_name["expiry"].has_nulls() else pl.lit(None, pl.Date)
     by_name = by_name.rename(lambda name: f"{name}_of_name")
     frame = frame.hstack(by_name).with_columns(
         is_deribit=is_deribit,
         type=pl.coalesce("type_of_name", osi.types(pl.coalesce("type", "right"))),
         strike=pl.coalesce("strike_of_name", "strike"),
-        expiry=pl.coalesce("expiry_of_name", osi.expiries(pl.col("expiry"))),
+        expiry=pl.coalesce("expiry_of_name", own),
         ts_expiry=pl.col("ts_expiry").cast(INSTANT),
     )
     if frame["ts_expiry"].has_nulls():

@@ -173,7 +173,7 @@ def parted(frame: pl.DataFrame, origins: Origins, broken: Sequence[pl.DataFrame]
     schema = polars_schema(OptionChain)
     lacking = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in frame.columns]
     none = [pl.when(pl.col(name) != 0).then(pl.col(name)).alias(name) for name in _ZERO_IS_NONE]
-    whole = frame.with_columns(lacking).with_columns(none).select(*schema, LINE)
+    whole = frame.lazy().with_columns(lacking).with_columns(none).select(*schema, LINE).collect(engine="in-memory")
     is_nameless = whole.select(pl.any_horizontal(pl.col("expiry", "strike", "type").is_null())).to_series()
     named_rows = whole.filter(~is_nameless).with_row_index(_ROW)
     rows, bad = split(OptionChain, named_rows, keep=(LINE, _ROW))
@@ -198,4 +198,5 @@ def _quarantine(origins: Origins, broken: Sequence[pl.DataFrame]) -> pl.DataFram
     rows = pl.concat([part.select(pl.col(LINE).cast(pl.Int64), "rule") for part in broken]).sort(LINE)
     columns = [name for name in QUARANTINE if name != "rule"]
     schema = {name: QUARANTINE[name] for name in columns}
-    return rows.select("rule").hstack(pl.DataFrame(origins(rows[LINE]), schema=schema, orient="row"))
+    found = origins(rows[LINE]) if rows.height else []
+    return rows.select("rule").hstack(pl.DataFrame(found, schema=schema, orient="row"))

@@ -71,13 +71,13 @@ def shown(totals: Mapping[str, pl.DataFrame], earlier: pl.DataFrame, settings: S
         By key, a row a snapshot: the columns of its contract, and `z_score` and `percentile` where it has them. The
         levels of zero gamma are a list.
     """
-    standings = exposure_history.exposure_history(values(totals), earlier, settings.analytics.exposure_history)
+    standings = exposure_history.exposure_history(values(totals), earlier, settings.analytics.exposure_history).lazy()
     found = {}
     for key in redis_keys.OPTION_METRICS:
         if key is redis_keys.UNUSUAL:
             continue
         assert key.contract  # a metric's
-        rows = totals[key.contract.table]
+        rows = totals[key.contract.table].lazy()
         for prefix, exposure in _STANDINGS.get(key, {}).items():
             of_one = standings.filter(pl.col("exposure") == exposure).select(
                 "symbol", "ts_event", pl.col("z_score", "percentile").name.prefix(prefix)
@@ -86,4 +86,4 @@ def shown(totals: Mapping[str, pl.DataFrame], earlier: pl.DataFrame, settings: S
         if key is redis_keys.GEX:
             rows = rows.with_columns(pl.col("zero_gammas").str.json_decode(pl.List(pl.Float64)))
         found[key] = rows
-    return found
+    return dict(zip(found, pl.collect_all(found.values(), engine="in-memory"), strict=True))

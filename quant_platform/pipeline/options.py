@@ -94,8 +94,8 @@ def exposures(held: pl.DataFrame, greeks: pl.DataFrame, settings: Settings) -> d
 def unusual(chain: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     """Return contract `UnusualActivity` of the snapshots of a chain, receipt filled."""
     bid, ask = pl.col("bid"), pl.col("ask")
-    snapshots = chain.group_by(_SNAPSHOT, maintain_order=True).agg(ts_known=pl.col("ts_recv").max())
-    priced = chain.with_columns(price=pl.coalesce(pl.when(ask >= bid).then((bid + ask) / 2), "last"))
+    snapshots = chain.lazy().group_by(_SNAPSHOT, maintain_order=True).agg(ts_known=pl.col("ts_recv").max())
+    priced = chain.lazy().with_columns(price=pl.coalesce(pl.when(ask >= bid).then((bid + ask) / 2), "last"))
     return unusual_activity.unusual_activity(snapshots, priced, settings.analytics.unusual_activity)
 
 
