@@ -52,6 +52,7 @@ def greeks_of_forward(options: pl.DataFrame) -> pl.DataFrame:
     return _valued(options, options.with_columns(spot="forward", dividend="rate"), is_on_forward=True)
 
 
+@np.errstate(all="ignore")  # what is no number is no greek
 def chain_greeks(chain: pl.DataFrame) -> pl.DataFrame:
     """Return the greeks of each contract of a chain: the venue's where they can be, else the model's.
 
@@ -89,8 +90,7 @@ def chain_greeks(chain: pl.DataFrame) -> pl.DataFrame:
         picked(sources, np.where(is_venue, 0, np.where(is_ok, 1, 2))),
         status.zip_with(pl.Series(~is_without_vol), found.get_column("iv_status")),
     ]
-    known = {**{name: found.get_column(name) for name in found.columns}, **{column.name: column for column in columns}}
-    return pl.DataFrame([known[name] for name in polars_schema(OptionGreeks).names()])
+    return found.with_columns(columns).select(polars_schema(OptionGreeks).names())
 
 
 @np.errstate(all="ignore")  # what cannot be valued ends as NaN, and so as null

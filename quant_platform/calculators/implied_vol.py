@@ -75,6 +75,7 @@ def with_underlying(chain: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+@np.errstate(all="ignore")  # what is no number is no price
 def with_volatility(chain: pl.DataFrame) -> pl.DataFrame:
     """Return a chain with a volatility for each contract: the venue's, else the one that its mid implies.
 

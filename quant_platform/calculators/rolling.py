@@ -133,8 +133,9 @@ def history_statistics(
         statistic = np.full(found.height, 0.0 if name == "samples" else np.nan)
         statistic[has_value] = np.concatenate([block[name] for block in columns])
         statistic[~np.isfinite(statistic)] = np.nan
-        found.insert_column(found.width, pl.Series(name, statistic, nan_to_null=True))
-    return found.with_columns(pl.col("samples").cast(pl.Int64))
+        column = pl.Series(name, statistic, nan_to_null=True)
+        found.insert_column(found.width, column.cast(pl.Int64) if name == "samples" else column)
+    return found
 
 
 def _rank(symbols: pl.Series) -> Array:

@@ -123,13 +123,13 @@ def conformed(contract: type[Contract], frame: pl.DataFrame) -> pl.DataFrame:
     Raises:
         ValueError: A column is missing, unknown or of another dtype; the message names each.
     """
-    wanted = polars_schema(contract)
-    problems = [f"column '{name}' is missing" for name in wanted if name not in frame.columns]
-    problems += [f"column '{name}' is not in the contract" for name in frame.columns if name not in wanted]
+    wanted, given = polars_schema(contract), frame.schema
+    problems = [f"column '{name}' is missing" for name in wanted if name not in given]
+    problems += [f"column '{name}' is not in the contract" for name in given if name not in wanted]
     problems += [
-        f"column '{name}' is {frame.schema[name]}, the contract says {dtype}"
+        f"column '{name}' is {given[name]}, the contract says {dtype}"
         for name, dtype in wanted.items()
-        if name in frame.columns and frame.schema[name] != dtype
+        if name in given and given[name] != dtype
     ]
     if problems:
         raise ValueError(f"A frame for {contract.table} does not keep its contract: {'; '.join(problems)}.")
