@@ -90,6 +90,13 @@ def test_perfect_cancellation_has_no_root():
     assert roots(chain)[0] == []
 
 
+def test_gamma_too_small_for_a_number_is_none():
+    # Ten minutes left: between the calls all gammas are below 1e-308, and the puts are more, but far away.
+    minutes = {"days": 10 / 1_440}
+    calls = [CALL | minutes | {"strike": strike} for strike in (95.0, 105.0)]
+    assert roots([*calls, *(PUT | minutes | {"strike": strike} for strike in (200.0, 210.0, 220.0, 230.0))])[0] == []
+
+
 @pytest.mark.parametrize(
     "bad",
     [
