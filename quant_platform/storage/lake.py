@@ -1,7 +1,7 @@
 """The lake: every table as Parquet, `<table>/date=YYYY-MM-DD/<symbol>.parquet`. Callers name tables, never paths.
 
-Here: layout, encodings, publishing, footers, scans. Not here: which units are due (pipeline), what a column means
-(contracts).
+Here: layout, publishing, footers, scans. Not here: how columns lie in a file (encoding.py), which units are due
+(pipeline), what a column means (contracts).
 """
 
 import hashlib
@@ -21,12 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quant_platform.contracts._schema import Contract, contract_of, fingerprint, polars_schema, validated
+from quant_platform.storage import encoding
 from quant_platform.storage.atomic import published, sweep
 
 ALL_SYMBOLS = "all"
 DEFAULT_LATENCY_MS = 50.0
-ROW_GROUP_ROWS = 1_048_576
-_TRIAL_ROWS = 8_192
 _PART = re.compile(r"^(?P<name>.+?)(?:\.(?P<first>\d+)-(?P<last>\d+))?\.parquet$")
 _PREFIX = "qp."
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -123,11 +122,12 @@ class Lake:
             raise ValueError(f"A frame for {table} of {symbol} on {date} holds rows of {found}.")
         path = self._part_path(table, symbol, date, part) if part else self.path(table, symbol, date)
         sweep(path)
-        arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+        arrow = encoding.arrow(rows, contract)
         with published(path) as temporary, temporary.open("wb") as file:
             sink = _HashingSink(file)
-            with pq.ParquetWriter(sink, arrow.schema, **_encodings(contract, arrow)) as writer:
-                writer.write_table(arrow, row_group_size=ROW_GROUP_ROWS)
+            options = encoding.options(contract, arrow, is_passing=part is not None)
+            with pq.ParquetWriter(sink, arrow.schema, **options) as writer:
+                writer.write_table(arrow, row_group_size=encoding.ROW_GROUP_ROWS)
                 content_hash = sink.digest()
                 texts = {
                     "schema_hash": fingerprint(contract),
@@ -380,40 +380,6 @@ def _ordered(frame: pl.DataFrame, contract: type[Contract]) -> pl.DataFrame:
     )
     is_out_of_order: bool = frame.select(falls.any()).item() if frame.height else False
     return frame.sort(contract.sorted_by, maintain_order=True) if is_out_of_order else frame
-
-
-def _encodings(contract: type[Contract], rows: pa.Table) -> dict[str, Any]:
-    dtypes = polars_schema(contract)
-    deltas = [name for name, dtype in dtypes.items() if dtype in {pl.Int64, pl.Datetime("ns", "UTC")}]
-    plain = [name for name, dtype in dtypes.items() if dtype == pl.Float64 and _is_smaller_plain(rows[name])]
-    return {
-        "compression": "zstd",
-        "compression_level": 6,  # against 3: 5 to 9 % fewer bytes of recorded ticks, up to a third more time to write
-        "use_dictionary": [name for name in dtypes if name not in {*deltas, *plain}],
-        "column_encoding": {
-            **dict.fromkeys(deltas, "DELTA_BINARY_PACKED"),
-            **dict.fromkeys(plain, "PLAIN"),
-        },
-        "dictionary_pagesize_limit": 4 * 1024 * 1024,
-        "max_rows_per_page": ROW_GROUP_ROWS,  # the default of 20,000 costs a tenth of the file
-        "write_page_checksum": True,
-        # Statistics are for skipping files and row groups by time, id and name: nobody looks for a price.
-        "write_statistics": [name for name in dtypes if name in deltas or dtypes[name] == pl.String],
-        "store_schema": False,  # 1 kB a file for what Parquet's own types already say
-    }
-
-
-def _is_smaller_plain(values: pa.ChunkedArray) -> bool:
-    """Try both encodings on the first rows: runs and repeats favour plain pages, few scattered values a dictionary."""
-    head = pa.table({"values": values.slice(0, _TRIAL_ROWS)})
-    sizes: list[int] = []
-    for is_dictionary in (False, True):
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            head, sink, compression="zstd", compression_level=1, use_dictionary=is_dictionary, store_schema=False
-        )
-        sizes.append(sink.tell())
-    return sizes[0] < sizes[1]
 
 
 def _first_page(chunk: pq.ColumnChunkMetaData) -> int:

@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +24,8 @@ from quant_platform.contracts._schema import (
     polars_schema,
 )
 from quant_platform.contracts.market import Trade
-from quant_platform.storage.lake import ALL_SYMBOLS, ROW_GROUP_ROWS, Lake, UnreadableFileError
+from quant_platform.storage.encoding import ROW_GROUP_ROWS
+from quant_platform.storage.lake import ALL_SYMBOLS, Lake, UnreadableFileError
 
 TRADES = "market/trades"
 DAY = date(2024, 8, 8)
@@ -109,6 +111,40 @@ def test_encodings_are_really_in_the_file(lake: Lake) -> None:
     for name in ("price", "size", "symbol", "venue", "aggressor"):
         assert "RLE_DICTIONARY" in columns[name].encodings, name
     assert {column.compression for column in columns.values()} == {"ZSTD"}
+
+
+def test_a_column_without_nulls_is_required_in_the_file_and_others_are_not(lake: Lake) -> None:
+    schema = pq.read_schema(lake.write(TRADES, "BTCUSDT", DAY, trades(rows=10)).path)
+    assert {field.name for field in schema if field.nullable} == {"ts_recv", "size"}
+
+
+def test_statistics_are_those_of_times_keys_and_symbol(lake: Lake) -> None:
+    columns = columns_of(lake.write(TRADES, "BTCUSDT", DAY, trades(rows=10)).path)
+    assert {name for name, column in columns.items() if column.statistics} == {
+        "ts_event",
+        "ts_recv",
+        "symbol",
+        "trade_id",
+    }
+    assert columns["symbol"].statistics.min == columns["symbol"].statistics.max == "BTCUSDT"
+
+
+def test_texts_come_back_whether_or_not_they_repeat(lake: Lake) -> None:
+    names = pl.Series("venue", ["XNAS", "ARCX", "XNAS"])
+    for venue in (names, names.head(1).extend_constant("XNAS", 2)):
+        frame = trades(rows=3).with_columns(venue)
+        path = lake.write(TRADES, "BTCUSDT", DAY, frame).path
+        assert pq.read_table(path, partitioning=None)["venue"].to_pylist() == venue.to_list()
+        assert pq.read_schema(path).field("venue").type == pa.string()
+
+
+def test_what_is_kept_is_pressed_harder_than_a_part(lake: Lake) -> None:
+    rows = 5_000
+    prices = np.random.default_rng(7).normal(size=rows).cumsum().round(1) + 60_000
+    frame = trades(rows=rows).with_columns(pl.Series("price", prices))
+    kept = lake.write(TRADES, "BTCUSDT", DAY, frame)
+    part = lake.write(TRADES, "BTCUSDT", DAY, frame, part=(1, rows))
+    assert kept.bytes < 0.99 * part.bytes
 
 
 def flipped(path: Path | str, position: int) -> None:
