@@ -3,13 +3,15 @@
 Dagster's own opens an engine and a file several times for each event, which costs more than the event.
 """
 
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
+from dagster import EventLogEntry
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 
 _KEPT_SHARDS = 8
@@ -28,12 +30,52 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._kept = OrderedDict()
+        self._begun: dict[str, Connection] = {}
+        self._tables: set[str] = set()
+        self._columns: set[str] = set()
         super().__init__(*args, **kwargs)
+        # With Dagster's plain lock, a transaction around others would wait for itself.
+        self._db_lock = threading.RLock()  # type: ignore[assignment]
+
+    def has_table(self, table_name: str) -> bool:
+        """Return whether the index has a table; one that is there stays."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event in its run's file and, where it speaks of an asset, in the index: one transaction each."""
+        with self._together(event.run_id, INDEX_SHARD_NAME):
+            super().store_event(event)
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events, all or none."""
+        with self._together(*{event.run_id: None for event in events}, INDEX_SHARD_NAME):
+            for event in events:
+                super().store_event(event)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        with self._db_lock, self._engine(shard).begin() as connection:
-            yield connection
+        with self._db_lock:
+            if shard in self._begun:
+                yield self._begun[shard]
+            else:
+                with self._engine(shard).begin() as connection:
+                    yield connection
+
+    @contextmanager
+    def _together(self, *shards: str) -> Iterator[None]:
+        """Make one transaction of all that the block does in each of these shards."""
+        with self._db_lock, ExitStack() as stack:
+            for shard in shards:
+                self._begun[shard] = stack.enter_context(self._engine(shard).begin())
+                stack.callback(self._begun.pop, shard)
+            yield
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._columns.add(column_name)
+        return column_name in self._columns
 
     def _engine(self, shard: str) -> Engine:
         engine = self._kept.pop(shard, None)

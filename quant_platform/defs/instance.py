@@ -9,6 +9,7 @@ from filelock import FileLock
 import quant_platform
 from quant_platform.settings import Settings
 
+_EVENTS_AT_ONCE = "100"
 PROJECT = Path(quant_platform.__file__).parent.parent
 
 
@@ -23,6 +24,7 @@ def dagster_instance(settings: Settings) -> dg.DagsterInstance:
         if not config.is_file() or config.read_bytes() != wanted:
             config.write_bytes(wanted)
         os.environ["DAGSTER_HOME"] = str(home)
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", _EVENTS_AT_ONCE)
         instance = dg.DagsterInstance.get()
         instance.get_runs(limit=1)
     return instance

@@ -63,3 +63,32 @@ def test_more_runs_than_kept_shards_and_a_deleted_run(home):
         instance.delete_run(runs[0])
         assert not instance.all_logs(runs[0])
         assert instance.all_logs(runs[-1])
+
+
+def test_a_batch_that_fails_is_stored_event_by_event_and_once(home, monkeypatch, capsys):
+    dates = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-06")
+
+    @dg.multi_asset(specs=[dg.AssetSpec("dated", partitions_def=dates)], backfill_policy=dg.BackfillPolicy.single_run())
+    def dated() -> dg.MaterializeResult:
+        return dg.MaterializeResult(asset_key="dated")
+
+    stored = KeptSqliteEventLogStorage._store_asset_event
+    failures = iter([2])
+
+    def failing_once(self, connection, event, event_id):
+        if event.dagster_event.partition == "2024-01-03" and next(failures, None):
+            raise OSError("the disk is full")
+        stored(self, connection, event, event_id)
+
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "100")
+    monkeypatch.setattr(KeptSqliteEventLogStorage, "_store_asset_event", failing_once)
+    tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-05"}
+    with dg.DagsterInstance.get() as instance:
+        run = dg.materialize([dated], instance=instance, tags=tags)
+        events = [e.dagster_event for e in instance.all_logs(run.run_id) if e.is_dagster_event]
+        indexed = instance.fetch_materializations(dated.key, limit=100).records
+    partitions = dates.get_partition_keys()
+    for kind in ("ASSET_MATERIALIZATION_PLANNED", "ASSET_MATERIALIZATION"):
+        assert sorted(e.partition for e in events if e.event_type_value == kind) == partitions
+    assert sorted(record.partition_key for record in indexed) == partitions
+    assert "the disk is full" in capsys.readouterr().err
