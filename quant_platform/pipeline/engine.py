@@ -72,6 +72,7 @@ class Engine:
         self._pool: Executor | None = None
         self._thread: Executor | None = None
         self._begun: dict[_Asked, Future[list[Outcome]]] = {}
+        self._wanted: _Asked | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +149,7 @@ class Engine:
         """
         asked = _Asked(table, tuple(symbols), tuple(dates), _How(is_forced=is_forced, closed_before=closed_before))
         if begun := self._begun.pop(asked, None):
+            self._wanted = asked
             for outcome in begun.result():
                 on_outcome(outcome)
             return begun.result()
@@ -272,7 +274,11 @@ class Engine:
                     suspects.append(work)
 
     def _build_ahead(self, asked: Mapping["_Asked", "Future[list[Outcome]]"]) -> None:
-        for question, future in asked.items():
+        waiting = dict(asked)
+        while waiting:
+            # What somebody waits for comes first: its inputs stand, or it would not have been asked for yet.
+            question = self._wanted if self._wanted in waiting else next(iter(waiting))
+            future = waiting.pop(question)
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(self._run(question, lambda _: None))

@@ -379,6 +379,26 @@ def test_tables_built_ahead_are_told_to_whoever_asks_and_built_once(filled: Arch
     assert {o.unit for o in one.ledger.outcomes() if o.unit.table in TABLES} == {o.unit for o in outcomes}
 
 
+def test_a_table_that_is_waited_for_comes_next(
+    filled: Archive, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, order = engine(), []
+    is_asked = threading.Event()
+    known = Engine._known
+
+    def noting(self: Engine, units: list[Unit]) -> dict[Unit, Outcome]:
+        order.append(units[0].table)
+        is_asked.wait(10)  # the first table is under way until another is waited for
+        return known(self, units)
+
+    monkeypatch.setattr(Engine, "_known", noting)
+    last = list(RECIPES)[-1]
+    threading.Timer(0.5, is_asked.set).start()
+    with one.ahead(SYMBOLS, DAYS):
+        one.run(last, SYMBOLS, DAYS)
+    assert order[:2] == [next(iter(RECIPES)), last]
+
+
 def test_other_dates_than_those_ahead_are_run_as_ever(filled: Archive, engine: MakeEngine) -> None:
     one = engine()
     with one.ahead(SYMBOLS, DAYS[:1]):
