@@ -56,22 +56,14 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         start: First trading date.
         end: Last trading date, included.
     """
-    closed_before = datetime.now(UTC) - _LATE
-    dates = [start + timedelta(days=n) for n in range((end - start).days + 1)]
-    # The workers do not wait for definitions and events: each step finds its table built, or on its way.
-    with platform.engine.ahead(symbols, dates, is_forced=platform.is_forced, closed_before=closed_before):
-        return _run(platform, symbols, dates, closed_before)
-
-
-def _run(platform: Platform, symbols: Sequence[str], dates: Sequence[date], closed_before: datetime) -> Backfill:
     done = Backfill()
     platform.observers.append(done.outcomes.append)
     job = build_defs(resource_overrides={"platform": platform}).resolve_job_def(DAILY_MARKET)
     tags = {
-        ASSET_PARTITION_RANGE_START_TAG: dates[0].isoformat(),
-        ASSET_PARTITION_RANGE_END_TAG: dates[-1].isoformat(),
+        ASSET_PARTITION_RANGE_START_TAG: start.isoformat(),
+        ASSET_PARTITION_RANGE_END_TAG: end.isoformat(),
         SYMBOLS_TAG: ",".join(symbols),
-        CLOSED_BEFORE_TAG: closed_before.isoformat(),
+        CLOSED_BEFORE_TAG: (datetime.now(UTC) - _LATE).isoformat(),
     }
     with dagster_instance(platform.settings) as instance:
         end_killed(instance, platform.run_locks)

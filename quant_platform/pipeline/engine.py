@@ -71,8 +71,6 @@ class Engine:
         self.ledger = Ledger(settings.ledger)
         self._pool: Executor | None = None
         self._thread: Executor | None = None
-        self._begun: dict[_Asked, Future[list[Outcome]]] = {}
-        self._wanted: _Asked | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,34 +83,6 @@ class Engine:
         self._pool = self._pool or _pool(self.settings.pipeline.workers)
         for _ in range(self.settings.pipeline.workers):
             self._pool.submit(_ready)
-
-    @contextmanager
-    def ahead(
-        self,
-        symbols: Sequence[str],
-        dates: Sequence[Date],
-        *,
-        is_forced: bool = False,
-        closed_before: datetime | None = None,
-    ) -> Iterator[None]:
-        """Build table after table while the block does something else; `run`, asked the same, tells what became of it.
-
-        What nobody has asked for when the block ends is not begun any more.
-        """
-        how = _How(is_forced=is_forced, closed_before=closed_before)
-        asked: dict[_Asked, Future[list[Outcome]]] = {
-            _Asked(table, tuple(symbols), tuple(dates), how): Future() for table in RECIPES
-        }
-        self._begun |= asked
-        thread = threading.Thread(target=self._build_ahead, args=(asked,), name="_build_ahead", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            for future in asked.values():
-                future.cancel()
-            thread.join()
-            self._begun.clear()
 
     def close(self) -> None:
         """Stop the pool; units not yet started are dropped, and are due again in the next run."""
@@ -147,16 +117,6 @@ class Engine:
         Raises:
             SettingsError: platform.yaml has no such symbol.
         """
-        asked = _Asked(table, tuple(symbols), tuple(dates), _How(is_forced=is_forced, closed_before=closed_before))
-        if begun := self._begun.pop(asked, None):
-            self._wanted = asked
-            for outcome in begun.result():
-                on_outcome(outcome)
-            return begun.result()
-        return self._run(asked, on_outcome)
-
-    def _run(self, asked: "_Asked", on_outcome: OnOutcome) -> list[Outcome]:
-        table, symbols, dates, how = asked
         for symbol in symbols:
             self.settings.instrument(symbol)
         names = [ALL_SYMBOLS] if RECIPES[table].is_cross_symbol else symbols
@@ -168,12 +128,13 @@ class Engine:
         due: deque[Work] = deque()
         for unit in units:
             work = Work(unit, RECIPES[table], self.settings, self.lake)
-            early = self._blocked(work, known) or (None if how.is_forced else self._up_to_date(work, known))
+            early = self._blocked(work, known) or (None if is_forced else self._up_to_date(work, known))
             if early:
                 done.append(early)
                 on_outcome(early)
             else:
                 due.append(work)
+        how = _How(is_forced=is_forced, closed_before=closed_before)
         for built in self._built(due, how, known=known):
             before = known.get(built.unit)
             # The ledger says how long the file took, not how long it took to see that it stands.
@@ -273,18 +234,6 @@ class Engine:
                     accused.add(work.unit)
                     suspects.append(work)
 
-    def _build_ahead(self, asked: Mapping["_Asked", "Future[list[Outcome]]"]) -> None:
-        waiting = dict(asked)
-        while waiting:
-            # What somebody waits for comes first: its inputs stand, or it would not have been asked for yet.
-            question = self._wanted if self._wanted in waiting else next(iter(waiting))
-            future = waiting.pop(question)
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(self._run(question, lambda _: None))
-                except BaseException as error:  # noqa: BLE001  # whoever asks for the table is told
-                    future.set_exception(error)
-
     def _submit(self, work: Work, how: "_How") -> Future[Outcome]:
         if open_date.is_open(work, how.closed_before):
             # A minute's rows: a worker's start would cost more.
@@ -307,15 +256,6 @@ class _How(NamedTuple):
 
 
 _AS_DUE = _How()
-
-
-class _Asked(NamedTuple):
-    """What one `run` is asked."""
-
-    table: str
-    symbols: tuple[str, ...]
-    dates: tuple[Date, ...]
-    how: _How
 
 
 def build_unit(unit: Unit, settings: Settings, how: _How = _AS_DUE) -> Outcome:

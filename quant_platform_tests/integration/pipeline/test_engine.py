@@ -367,60 +367,6 @@ def test_closed_day_is_not_missing(archive: Archive, engine: MakeEngine) -> None
     assert one.stale() == []
 
 
-def test_tables_built_ahead_are_told_to_whoever_asks_and_built_once(filled: Archive, engine: MakeEngine) -> None:
-    one, heard = engine(), []
-    with one.ahead(SYMBOLS, DAYS):
-        outcomes = [o for table in TABLES for o in one.run(table, SYMBOLS, DAYS, on_outcome=heard.append)]
-        again = one.run(TRADES, SYMBOLS, DAYS)
-    assert heard == outcomes
-    assert len(outcomes) == len(TABLES) * len(SYMBOLS) * len(DAYS)
-    assert not any(outcome.is_skipped for outcome in outcomes)
-    assert all(outcome.is_skipped for outcome in again)
-    assert {o.unit for o in one.ledger.outcomes() if o.unit.table in TABLES} == {o.unit for o in outcomes}
-
-
-def test_a_table_that_is_waited_for_comes_next(
-    filled: Archive, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, order = engine(), []
-    is_asked = threading.Event()
-    known = Engine._known
-
-    def noting(self: Engine, units: list[Unit]) -> dict[Unit, Outcome]:
-        order.append(units[0].table)
-        is_asked.wait(10)  # the first table is under way until another is waited for
-        return known(self, units)
-
-    monkeypatch.setattr(Engine, "_known", noting)
-    last = list(RECIPES)[-1]
-    threading.Timer(0.5, is_asked.set).start()
-    with one.ahead(SYMBOLS, DAYS):
-        one.run(last, SYMBOLS, DAYS)
-    assert order[:2] == [next(iter(RECIPES)), last]
-
-
-def test_other_dates_than_those_ahead_are_run_as_ever(filled: Archive, engine: MakeEngine) -> None:
-    one = engine()
-    with one.ahead(SYMBOLS, DAYS[:1]):
-        assert [o.unit.date for o in one.run(TRADES, SYMBOLS[:1], DAYS)] == DAYS
-
-
-def test_what_nobody_asked_for_is_not_begun_when_the_block_ends(filled: Archive, engine: MakeEngine) -> None:
-    one = engine()
-    with one.ahead(SYMBOLS, DAYS):
-        one.run(TRADES, SYMBOLS, DAYS)
-    begun = {outcome.unit.table for outcome in one.ledger.outcomes()}
-    assert TRADES in begun
-    assert len(begun) < len(RECIPES) / 2
-    assert not [thread for thread in threading.enumerate() if "_build_ahead" in thread.name]
-
-
-def test_error_ahead_reaches_whoever_asks(filled: Archive, engine: MakeEngine) -> None:
-    one = engine()
-    with one.ahead(["NOSUCH"], DAYS), pytest.raises(SettingsError, match="NOSUCH"):
-        one.run(TRADES, ["NOSUCH"], DAYS)
-
-
 def test_unknown_symbol_is_refused_before_anything_is_built(filled: Archive, engine: MakeEngine) -> None:
     one = engine()
     with pytest.raises(SettingsError, match="no instrument 'DOGE'"):
