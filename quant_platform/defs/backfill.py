@@ -18,6 +18,7 @@ from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.jobs import DAILY_MARKET, QUIET
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.defs.run_locks import end_killed, run_lock
+from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Outcome
 
 _EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION
@@ -59,11 +60,13 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
     done = Backfill()
     platform.observers.append(done.outcomes.append)
     job = build_defs(resource_overrides={"platform": platform}).resolve_job_def(DAILY_MARKET)
+    dates = [start + timedelta(days=n) for n in range((end - start).days + 1)]
+    closed_before = datetime.now(UTC) - _LATE
     tags = {
         ASSET_PARTITION_RANGE_START_TAG: start.isoformat(),
         ASSET_PARTITION_RANGE_END_TAG: end.isoformat(),
         SYMBOLS_TAG: ",".join(symbols),
-        CLOSED_BEFORE_TAG: (datetime.now(UTC) - _LATE).isoformat(),
+        CLOSED_BEFORE_TAG: closed_before.isoformat(),
     }
     with dagster_instance(platform.settings) as instance:
         end_killed(instance, platform.run_locks)
@@ -71,6 +74,10 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         run = instance.create_run_for_job(job_def=job, tags=tags, run_config=QUIET)
         lock = run_lock(platform.run_locks, run.run_id)
         with lock:
+            # While Dagster's steps tell what became of a table, the workers build the next ones.
+            platform.engine.run_ahead(
+                RECIPES, symbols, dates, is_forced=platform.is_forced, closed_before=closed_before
+            )
             events = list(execute_run_iterator(InMemoryJob(job), run, instance))
         Path(lock.lock_file).unlink(missing_ok=True)
         for step in instance.get_run_step_stats(run.run_id):

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
@@ -30,9 +31,10 @@ from filelock import FileLock, Timeout
 
 from quant_platform.contracts._schema import contract_of, empty
 from quant_platform.pipeline import open_date
+from quant_platform.pipeline.ahead import Ahead
 from quant_platform.pipeline.capture import THROUGH_SEGMENT
 from quant_platform.pipeline.ledger import Ledger, checks_json
-from quant_platform.pipeline.recipes import RECIPES
+from quant_platform.pipeline.recipes import READ_ORDER, RECIPES
 from quant_platform.pipeline.units import (
     Built,
     Outcome,
@@ -71,6 +73,8 @@ class Engine:
         self.ledger = Ledger(settings.ledger)
         self._pool: Executor | None = None
         self._thread: Executor | None = None
+        self._turn = threading.Lock()
+        self._ahead: tuple[_Asked, Ahead] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -86,10 +90,37 @@ class Engine:
 
     def close(self) -> None:
         """Stop the pool; units not yet started are dropped, and are due again in the next run."""
+        if self._ahead:
+            self._ahead[1].stop()
+        self._shut_down()
+        if self._ahead:
+            self._ahead[1].join()
+            self._shut_down()  # of a pool that it has started meanwhile
+        self._ahead = self._pool = self._thread = None
+
+    def _shut_down(self) -> None:
         for pool in (self._pool, self._thread):
             if pool:
                 pool.shutdown(cancel_futures=True)
-        self._pool = self._thread = None
+
+    def run_ahead(
+        self,
+        tables: Collection[str],
+        symbols: Sequence[str],
+        dates: Iterable[Date],
+        *,
+        is_forced: bool = False,
+        closed_before: datetime | None = None,
+    ) -> None:
+        """Begin to build tables; `run` of one of them with the same arguments waits for it, and returns what came.
+
+        Arguments are those of `run`. What is built is the same in either way, only earlier.
+        """
+        if self._ahead:
+            self._ahead[1].stop()
+            self._ahead[1].join()
+        asked = _Asked(tuple(symbols), tuple(dates), _How(is_forced=is_forced, closed_before=closed_before))
+        self._ahead = asked, Ahead(partial(self._run, asked), [table for table in READ_ORDER if table in tables])
 
     def run(
         self,
@@ -117,6 +148,17 @@ class Engine:
         Raises:
             SettingsError: platform.yaml has no such symbol.
         """
+        asked = _Asked(tuple(symbols), tuple(dates), _How(is_forced=is_forced, closed_before=closed_before))
+        if self._ahead and self._ahead[0] == asked and table in self._ahead[1]:
+            return self._ahead[1].take(table, on_outcome)
+        return self._run(asked, table, on_outcome)
+
+    def _run(self, asked: "_Asked", table: str, on_outcome: OnOutcome) -> list[Outcome]:
+        with self._turn:
+            return self._run_alone(asked, table, on_outcome)
+
+    def _run_alone(self, asked: "_Asked", table: str, on_outcome: OnOutcome) -> list[Outcome]:
+        symbols, dates, how = asked
         for symbol in symbols:
             self.settings.instrument(symbol)
         names = [ALL_SYMBOLS] if RECIPES[table].is_cross_symbol else symbols
@@ -128,13 +170,12 @@ class Engine:
         due: deque[Work] = deque()
         for unit in units:
             work = Work(unit, RECIPES[table], self.settings, self.lake)
-            early = self._blocked(work, known) or (None if is_forced else self._up_to_date(work, known))
+            early = self._blocked(work, known) or (None if how.is_forced else self._up_to_date(work, known))
             if early:
                 done.append(early)
                 on_outcome(early)
             else:
                 due.append(work)
-        how = _How(is_forced=is_forced, closed_before=closed_before)
         for built in self._built(due, how, known=known):
             before = known.get(built.unit)
             # The ledger says how long the file took, not how long it took to see that it stands.
@@ -253,6 +294,14 @@ class _How(NamedTuple):
 
     is_forced: bool = False
     closed_before: datetime | None = None
+
+
+class _Asked(NamedTuple):
+    """What tables are brought up to date for."""
+
+    symbols: tuple[str, ...]
+    dates: tuple[Date, ...]
+    how: _How
 
 
 _AS_DUE = _How()

@@ -1,6 +1,7 @@
 """One recipe a table: what it reads, which code makes it, with which parameters. No pool, no Dagster, no arithmetic."""
 
 from collections.abc import Callable, Mapping
+from graphlib import TopologicalSorter
 from typing import Any
 
 import polars as pl
@@ -193,3 +194,18 @@ RECIPES: dict[str, Recipe] = {
         *LIVE,
     )
 }
+
+
+def _read_order() -> tuple[str, ...]:
+    """Return all tables in the order in which Dagster's steps come: by depth, then by name."""
+    sorter = TopologicalSorter({table: {read.table for read in recipe.inputs} for table, recipe in RECIPES.items()})
+    sorter.prepare()
+    order: list[str] = []
+    while ready := sorted(sorter.get_ready()):
+        order += ready
+        sorter.done(*ready)
+    return tuple(order)
+
+
+READ_ORDER = _read_order()
+"""All tables, each after all that it reads."""

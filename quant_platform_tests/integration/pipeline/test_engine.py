@@ -102,6 +102,41 @@ def test_footer_says_key_code_checks_and_source(filled: Archive, engine: MakeEng
     assert outcome.checks["contract"].detail.startswith("0 of 40 rows broke a rule")
 
 
+def test_tables_built_ahead_are_those_that_are_asked_for(
+    filled: Archive, engine: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, ahead = engine(home=tmp_path / "plain"), engine(home=tmp_path / "ahead")
+    expected = run(plain)
+    asked: list[str] = []
+    built = Engine._run_alone
+    monkeypatch.setattr(Engine, "_run_alone", lambda one, *how: asked.append(how[1]) or built(one, *how))  # type: ignore[func-returns-value]  # append gives None
+    ahead.run_ahead(TABLES, SYMBOLS, DAYS)
+    told: list[Outcome] = []
+    found = run(ahead, on_outcome=told.append)
+    assert [replace(one, seconds=0) for one in found] == [replace(one, seconds=0) for one in expected]
+    assert len(told) == len(found)
+    assert sorted(asked) == sorted(TABLES)  # none was built twice
+    assert contents(ahead) == contents(plain)
+    assert all(one.is_skipped for one in run(ahead))  # asked for again, they are looked at again
+
+
+def test_what_is_asked_for_otherwise_is_not_taken_from_what_was_built_ahead(
+    filled: Archive, engine: MakeEngine
+) -> None:
+    one = engine()
+    one.run_ahead([TRADES], SYMBOLS, DAYS)
+    assert [outcome.unit.date for outcome in one.run(TRADES, SYMBOLS[:1], DAYS[:1])] == DAYS[:1]
+    assert len(one.run(TRADES, SYMBOLS, DAYS)) == len(SYMBOLS) * len(DAYS)
+
+
+def test_an_engine_that_is_closed_leaves_nothing_that_builds_ahead(filled: Archive, engine: MakeEngine) -> None:
+    one = engine()
+    one.run_ahead(TABLES, SYMBOLS, DAYS)
+    one.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    assert {outcome.status for outcome in run(engine())} == {UnitStatus.OK}
+
+
 def test_second_run_skips_what_is_up_to_date(finished: Archive, engine: MakeEngine) -> None:
     one = engine()
     first = {o.unit: o for o in one.ledger.outcomes()}
