@@ -59,9 +59,11 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
     """
     done = Backfill()
     platform.observers.append(done.outcomes.append)
-    job = build_defs(resource_overrides={"platform": platform}).resolve_job_def(DAILY_MARKET)
     dates = [start + timedelta(days=n) for n in range((end - start).days + 1)]
     closed_before = datetime.now(UTC) - _LATE
+    # While definitions load, and Dagster's steps tell what became of a table, the workers build the next ones.
+    platform.engine.run_ahead(RECIPES, symbols, dates, is_forced=platform.is_forced, closed_before=closed_before)
+    job = build_defs(resource_overrides={"platform": platform}).resolve_job_def(DAILY_MARKET)
     tags = {
         ASSET_PARTITION_RANGE_START_TAG: start.isoformat(),
         ASSET_PARTITION_RANGE_END_TAG: end.isoformat(),
@@ -74,10 +76,6 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
         run = instance.create_run_for_job(job_def=job, tags=tags, run_config=QUIET)
         lock = run_lock(platform.run_locks, run.run_id)
         with lock:
-            # While Dagster's steps tell what became of a table, the workers build the next ones.
-            platform.engine.run_ahead(
-                RECIPES, symbols, dates, is_forced=platform.is_forced, closed_before=closed_before
-            )
             events = list(execute_run_iterator(InMemoryJob(job), run, instance))
         Path(lock.lock_file).unlink(missing_ok=True)
         for step in instance.get_run_step_stats(run.run_id):
