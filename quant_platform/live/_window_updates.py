@@ -52,7 +52,7 @@ class Updates:
         self._what = "books" if contract is Book else "quotes"
         self.waiting = pl.Schema({**polars_schema(contract), **WAITING}).to_frame()
         self._last, self._adopted = np.full((2, 2, len(names)), LEAST)
-        self._read: dict[int, tuple[int, Key]] = {}
+        self._read = np.full((3, len(names)), LEAST)  # number of the last entry, and its key
 
     def adopt(self, code: int, last: Key | None) -> None:
         """Go on behind a key; where there is none, with what comes."""
@@ -72,30 +72,24 @@ class Updates:
         rows = rows.filter(pl.col("seq").is_not_null())
         if rows.is_empty():
             return {}
-        codes, seq, ts, sequence = (integers(rows, name) for name in (CODE, "seq", "ts_event", "sequence"))
+        codes, *keys = (integers(rows, name) for name in (CODE, "seq", "ts_event", "sequence"))
+        now = np.stack(keys)
         starts = np.flatnonzero(np.diff(codes, prepend=-1))
         ends = np.append(starts[1:], len(codes)) - 1
-        is_next = np.append(False, np.diff(seq) == 1)
-        is_next[starts] = [
-            known is None or int(first) == known[0] + 1
-            for first, known in zip(seq[starts], map(self._read.get, codes[starts].tolist()), strict=True)
-        ]
+        before = np.roll(now, 1, axis=1)
+        before[:, starts] = self._read[:, codes[starts]]
         found: dict[int, Loss] = {}
-        for place in np.flatnonzero(~is_next).tolist():
-            code, key = int(codes[place]), (int(ts[place]), int(sequence[place]))
-            is_first = place == 0 or codes[place - 1] != code
-            number, before = (
-                self._read[code] if is_first else (int(seq[place - 1]), (int(ts[place - 1]), int(sequence[place - 1])))
-            )
-            if key <= before:
+        for place in np.flatnonzero((now[0] != before[0] + 1) & (before[0] != LEAST)).tolist():
+            (number, *last), (seq, *this) = before[:, place].tolist(), now[:, place].tolist()
+            if this <= last:
                 continue  # it came twice
             # Numbers begin at 1 again with a new collector.
-            count = int(seq[place]) - (number if seq[place] > number else 0) - 1
-            if count:
-                found[code] = joined(found.get(code), Loss(before, key, count, seen_s))
+            if count := seq - (number if seq > number else 0) - 1:
+                code = int(codes[place])
+                loss = Loss((last[0], last[1]), (this[0], this[1]), count, seen_s)
+                found[code] = joined(found.get(code), loss)
                 self._notices.counts[f"lost_{self._what}"] += count
-        last = zip(codes[ends], seq[ends], ts[ends], sequence[ends], strict=True)
-        self._read.update({int(c): (int(n), (int(t), int(s))) for c, n, t, s in last})
+        self._read[:, codes[ends]] = now[:, ends]
         return found
 
     def ordered(self) -> OrderedUpdates:

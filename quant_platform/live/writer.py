@@ -1,7 +1,11 @@
 """`qp live`: market keys in, analytics keys out, in cycles. What is computed is the engine's, what came the window's.
 
-A cycle reads, steps the families whose turn it is, and writes what they say in one round trip, the heartbeat with it.
-Nothing in it waits: what takes long, a symbol's opening, runs beside it in a thread.
+A cycle has two halves, half a period apart, so that neither takes long. Each reads, steps the families whose turn it
+is, and writes what they say in one round trip, the heartbeat with it. Nothing in it waits: what takes long, a symbol's
+opening, runs beside it in a thread.
+
+Calls cost more than rows, so a family steps many symbols at once: all of them in one half of every cycle, or of every
+second one. Where its interval is longer than that the symbols are shared out over the interval.
 """
 
 import gc
@@ -43,8 +47,11 @@ _HISTORIES = {
     if table != opening.HIDDEN
 }
 _SAY_AGAIN_S = 600.0
-_READ_EVERY_S = 0.1
-_CYCLES_PER_FULL_COLLECTION = 1_200
+_READ_AHEAD_S = 0.08
+_HALVES_PER_FULL_COLLECTION = 2_400
+_HALVES = 4  # of two cycles: a family has one of them, or the same half of both
+_HALF = {"order_book": 0, "sweep_detection": 0, "vpin": 1, "flow_toxicity": 1}
+_LAST_HALF = 3  # all others'
 _NS = 1_000_000_000
 
 
@@ -60,20 +67,21 @@ def run(settings: Settings, symbols: Sequence[str], stop: threading.Event) -> No
     writer = Writer(settings, symbols)
     _LOG.info("serving", symbols=len(symbols), cadence_hz=settings.analytics.cadence_hz)
     gc.disable()  # it would stop a cycle for long: each is followed by its own
-    period_s = 1 / settings.analytics.cadence_hz
+    half_s = 0.5 / settings.analytics.cadence_hz
     due_s, done = time.monotonic(), 0
-    while not stop.wait(min(_READ_EVERY_S, max(0.0, due_s - time.monotonic()))):
-        if due_s - time.monotonic() > 0:
+    while not stop.wait(max(0.0, due_s - _READ_AHEAD_S - time.monotonic())):
+        if time.monotonic() < due_s:
             writer.read()
-            continue
-        writer.cycle()
+        if stop.wait(max(0.0, due_s - time.monotonic())):
+            break
+        writer.half_cycle()
         done += 1
-        gc.collect(1 if done % _CYCLES_PER_FULL_COLLECTION else 2)
-        due_s += period_s
+        gc.collect(1 if done % _HALVES_PER_FULL_COLLECTION else 2)
+        due_s += half_s
         if (late_s := time.monotonic() - due_s) > 0:
-            missed = int(late_s // period_s)
+            missed = int(late_s // half_s)
             writer.heart.overruns += 1 + missed
-            due_s += missed * period_s
+            due_s += missed * half_s
     writer.close()
 
 
@@ -93,7 +101,8 @@ class Writer:
         self._archive = Archive(settings)
         self._client: redis.Redis | None = None
         self._is_lost = False
-        self._cycle = 0
+        self._half = 0
+        self._half_ms = 0.0
         self._sequences: dict[Key, Counter[str]] = defaultdict(Counter)
         self._archived_ns: dict[Key, dict[str, int]] = defaultdict(dict)
         self._gaps_ns: dict[str, tuple[int | None, int | None]] = {}
@@ -103,7 +112,7 @@ class Writer:
         self.heart = Heart(settings, time.time_ns())
 
     def read(self) -> None:
-        """Read what has come, and compute a chain, so that the next cycle finds less to do."""
+        """Read what has come, and compute a chain, so that the next half finds less to do."""
         if self._client is not None:
             try:
                 self._window.read(self._client)
@@ -112,9 +121,13 @@ class Writer:
         self._options.advance()
 
     def cycle(self) -> None:
-        """Read, step and write once. Whatever is wrong with Redis or a calculator, the next cycle goes on."""
+        """Go through both halves of a cycle, without a pause between them."""
+        self.half_cycle()
+        self.half_cycle()
+
+    def half_cycle(self) -> None:
+        """Read, step and write once. Whatever is wrong with Redis or a calculator, the next half goes on."""
         started_s, now_ns, batch = time.monotonic(), time.time_ns(), Batch()
-        self._cycle += 1
         try:
             if self._client is None:
                 self._client = live_store.connect(self._settings)
@@ -123,7 +136,7 @@ class Writer:
             market_ns = self._step(now_ns, batch)
             self._write(now_ns, batch)
             self._serve_options(self._client, market_ns, now_ns, batch)
-            due = [name for name in _AGGREGATES if self._is_lost or self._is_due(name, 0)]
+            due = [name for name in _AGGREGATES if self._is_lost or self._is_due(name)]
             self._aggregator.add(due, self._client, batch, now_ns, max(market_ns.values(), default=0))
             self.heart.last_updates.update(dict.fromkeys(due, now_ns))
             self._tried.update(due)
@@ -140,7 +153,9 @@ class Writer:
                 _LOG.info("redis is written again")
                 self._is_lost = False
                 self._places.reopen(gone)
-        self.heart.cycle_ms = (time.monotonic() - started_s) * 1e3
+        self._half += 1
+        before_ms, self._half_ms = self._half_ms, (time.monotonic() - started_s) * 1e3
+        self.heart.cycle_ms = max(before_ms, self._half_ms)
 
     def close(self) -> None:
         """Say in a last heartbeat that the writer has ended, and end its threads."""
@@ -274,17 +289,19 @@ class Writer:
                     self._with_history.add(symbol)
 
     def _turn(self, family: str, served: Sequence[str]) -> Sequence[str]:
-        """Return the symbols whose turn it is in this cycle."""
-        every = self._cycles(family)
-        return [symbol for symbol in served if self._is_due(family, self._phase[symbol])] if every > 1 else served
-
-    def _is_due(self, family: str, phase: int) -> bool:
-        return (self._cycle - phase) % self._cycles(family) == 0
-
-    def _cycles(self, family: str) -> int:
+        """Return the symbols whose turn it is in this half of the cycle."""
         analytics = self._settings.analytics
         interval_s: float = getattr(analytics.update_intervals, family)
-        return max(1, round(interval_s * analytics.cadence_hz))
+        halves = 2 * max(1, round(interval_s * analytics.cadence_hz))
+        apart = math.gcd(halves, _HALVES)
+        number, place = divmod(self._half - _HALF.get(family, _LAST_HALF), apart)
+        if place:
+            return []
+        turns = halves // apart
+        return served if turns == 1 else [s for s in served if (number - self._phase[s]) % turns == 0]
+
+    def _is_due(self, family: str) -> bool:
+        return bool(self._turn(family, self._symbols[:1]))
 
     def _beat(self, batch: Batch, now_ns: int, *, is_running: bool) -> None:
         counts = self._places.counts()
