@@ -69,7 +69,8 @@ class Updates:
             rows: Contract, `symbol_code` and `seq`, as they stood in the Streams.
             seen_s: The monotonic clock.
         """
-        rows = rows.filter(pl.col("seq").is_not_null())
+        if rows["seq"].null_count():
+            rows = rows.filter(pl.col("seq").is_not_null())
         if rows.is_empty():
             return {}
         codes, *keys = (integers(rows, name) for name in (CODE, "seq", "ts_event", "sequence"))

@@ -185,12 +185,9 @@ class Window:
         books_free = self._books.released(books, up_to_first(books.codes, books.ts >= ends[books.codes]))
         self.counts["refilled"] += sum(int(rows["is_refill"].sum()) for rows in (trades, quotes))
         self._fresh_from = self._reads + 1
-        return Chunk(
-            *(
-                rows.sort(CODE, *table.sorted_by).select(polars_schema(table).names())
-                for table, rows in ((Trade, trades), (Quote, quotes), (Book, books_free))
-            )
-        )
+        by_time = trades.sort(CODE, *Trade.sorted_by)  # the others are in that order
+        frames = ((Trade, by_time), (Quote, quotes), (Book, books_free))
+        return Chunk(*(rows.select(polars_schema(table).names()) for table, rows in frames))
 
     def has_gap(self, symbol: str) -> bool:
         """Whether trades are missing since the symbol was adopted."""
