@@ -5,7 +5,8 @@ is, and writes what they say in one round trip, the heartbeat with it. Nothing i
 opening, runs beside it in a thread.
 
 Calls cost more than rows, so a family steps many symbols at once: all of them in one half of every cycle, or of every
-second one. Where its interval is longer than that the symbols are shared out over the interval.
+second one. Where its interval is longer than that the symbols are shared out over the interval. Chains, which are
+computed one by one, are shared out over all its cycles.
 """
 
 import gc
@@ -49,9 +50,15 @@ _HISTORIES = {
 _SAY_AGAIN_S = 600.0
 _READ_AHEAD_S = 0.08
 _HALVES_PER_FULL_COLLECTION = 2_400
-_HALVES = 4  # of two cycles: a family has one of them, or the same half of both
-_HALF = {"order_book": 0, "sweep_detection": 0, "vpin": 1, "flow_toxicity": 1}
-_LAST_HALF = 3  # all others'
+_TURNS = {
+    "order_book": (0, 2),
+    "sweep_detection": (0, 2),
+    "vpin": (1, 4),
+    "flow_toxicity": (1, 4),
+    **dict.fromkeys(options.KEYS, (1, 2)),  # a chain costs the same in whatever company
+}
+"""By family, in which half of two cycles it has a turn first, and after how many halves it may have the next."""
+_LAST_TURNS = (3, 4)  # of all others
 _NS = 1_000_000_000
 
 
@@ -135,7 +142,8 @@ class Writer:
             gone = self._without_history(self._client) if self._is_lost else []
             market_ns = self._step(now_ns, batch)
             self._write(now_ns, batch)
-            self._serve_options(self._client, market_ns, now_ns, batch)
+            if self._half % 2 or self._is_lost:
+                self._serve_options(self._client, market_ns, now_ns, batch)
             due = [name for name in _AGGREGATES if self._is_lost or self._is_due(name)]
             self._aggregator.add(due, self._client, batch, now_ns, max(market_ns.values(), default=0))
             self.heart.last_updates.update(dict.fromkeys(due, now_ns))
@@ -292,10 +300,11 @@ class Writer:
         """Return the symbols whose turn it is in this half of the cycle."""
         analytics = self._settings.analytics
         interval_s: float = getattr(analytics.update_intervals, family)
+        first, apart = _TURNS.get(family, _LAST_TURNS)
         halves = 2 * max(1, round(interval_s * analytics.cadence_hz))
-        apart = math.gcd(halves, _HALVES)
-        number, place = divmod(self._half - _HALF.get(family, _LAST_HALF), apart)
-        if place:
+        apart = math.gcd(halves, apart)
+        number, away = divmod(self._half - first, apart)
+        if away:
             return []
         turns = halves // apart
         return served if turns == 1 else [s for s in served if (number - self._phase[s]) % turns == 0]
