@@ -19,7 +19,7 @@ def with_touch(rows: pl.DataFrame, quotes: pl.DataFrame, timeline: Timeline) -> 
     """Return the fills with the last quote strictly before each, and what it says of them.
 
     Args:
-        rows: Fills by symbol and time.
+        rows: Fills by symbol and time, with `is_awaited`.
         quotes: Quotes in order, whatever they look like.
         timeline: Where instants fall among them.
     """
@@ -30,6 +30,7 @@ def with_touch(rows: pl.DataFrame, quotes: pl.DataFrame, timeline: Timeline) -> 
         np.where(row >= timeline.begin(place), row, -1),
     )
     is_fill = is_side() & is_positive("price") & is_positive("quantity")
+    touch = touch.select(pl.when(~rows.get_column("is_awaited")).then(pl.all()))
     rows = pl.concat([rows, touch], how="horizontal").with_columns(
         quote_age_s=(pl.col("ts_event") - pl.col("quote_ts")).dt.total_nanoseconds() / _S, is_fill=is_fill
     )
@@ -48,6 +49,8 @@ def _status() -> pl.Expr:
     return (
         pl.when(~pl.col("is_fill"))
         .then(pl.lit(TcaStatus.INVALID_INPUT))
+        .when("is_awaited")
+        .then(pl.lit(TcaStatus.NOT_YET))
         .when(pl.col("quote_ts").is_null())
         .then(pl.lit(TcaStatus.NO_DATA))
         .when(bid.is_null() | ask.is_null())
@@ -122,6 +125,17 @@ def with_later_mids(rows: pl.DataFrame, tape: PriceTape, own: pl.DataFrame) -> p
         *(bps(side * (mid - price) / price).alias(f"markout_{name}_bps") for name, mid in mids.items()),
         ts_known=pl.max_horizontal("ts_recv", "ts_event", "quote_known", "mids_known", "close_known"),
     )
+
+
+def is_awaited(rows: pl.DataFrame, own: pl.DataFrame) -> pl.Series:
+    """Return whether a fill's session is not over and its quotes do not reach the fill yet.
+
+    Args:
+        rows: Fills.
+        own: What `own_sessions` returns.
+    """
+    is_reached = own.get_column("ts_end") >= rows.get_column("ts_event")
+    return ~own.get_column("is_over").fill_null(value=True) & ~is_reached.fill_null(value=False)
 
 
 def own_sessions(

@@ -6,7 +6,7 @@ Prices of the market come from `benchmarks`. Scorecards, impact and quality over
 import polars as pl
 
 from quant_platform.calculators._figures import bps, finite, is_positive, is_side, known_side, taken
-from quant_platform.calculators._fill_quotes import own_sessions, with_later_mids, with_touch
+from quant_platform.calculators._fill_quotes import is_awaited, own_sessions, with_later_mids, with_touch
 from quant_platform.calculators._order_fills import current, families, parents_with_fills
 from quant_platform.calculators._price_tape import mids, ordered_quotes
 from quant_platform.calculators._tape import integers
@@ -72,7 +72,8 @@ def tca_orders(
         `invalid_input` where the side is none, the quantity is not > 0, ts_done is before ts_event, or a fill has no
         price, no quantity, or another symbol or side than its parent; figures in bps are null then.
 
-        `arrival_price` is the last mid at or before the arrival. VWAP and TWAP are over [ts_event, ts_done). PWP counts
+        `arrival_price` is the last mid at or before the arrival; null while the mids do not reach the arrival, unless
+        that session is over. VWAP and TWAP are over [ts_event, ts_done). PWP counts
         from the arrival to the close of the last session that opened by ts_done. C is the order's cancel_price, else
         the last mid at ts_done. VWAP, TWAP and that mid are null while the tape does not reach ts_done, unless that
         session is over. Without an arrival mid the delay and trading of what was filled are null, and the shortfall is
@@ -102,7 +103,8 @@ def tca_fills(fills: pl.DataFrame, quotes: pl.DataFrame, sessions: pl.DataFrame)
 
     Returns:
         Contract `TcaFill`, by (symbol, ts_event, fill_id). `status`: `invalid_input` where side, price or quantity is
-        none, and every figure is null; `no_data` without a quote strictly before the fill; `one_sided`, `crossed` and
+        none, and every figure is null; `not_yet`, and every figure is null, where the quotes of a session that is not
+        over do not reach the fill; `no_data` without a quote strictly before the fill; `one_sided`, `crossed` and
         `locked` after that quote, of which only the last one has spreads; there E/Q is null. A markout is null where no
         session holds the fill, and where the session's quotes end before the horizon does; that to the close, while the
         session is not over.
@@ -115,6 +117,7 @@ def tca_fills(fills: pl.DataFrame, quotes: pl.DataFrame, sessions: pl.DataFrame)
     timeline = Timeline.of(integers(ordered.rows, "ts_event"), ordered.starts, ordered.symbols)
     tape = mids(ordered)
     own = own_sessions(rows, ordered.rows, timeline, hours, session_prices(hours, tape))
+    rows = rows.with_columns(is_awaited=is_awaited(rows, own))
     rows = with_later_mids(with_touch(rows, ordered.rows, timeline), tape, own)
     return rows.select(polars_schema(TcaFill).names())
 
@@ -222,15 +225,22 @@ def _with_prices(rows: pl.DataFrame, tapes: Market, hours: Sessions) -> pl.DataF
     until = pl.when("is_ok").then(pl.coalesce(last.get_column("ts_close"), "ts_start")).otherwise("ts_start")
     pwp = participation_prices(windows.with_columns(ts_end=until), tapes)
     own = hours.not_closed_by(symbols, integers(rows, "ts_event"))
+    own_is_over = taken(hours.rows, own).get_column("is_over").fill_null(value=True)
+    place = tapes.mids.timeline.place(symbols)
+    has_arrived = own_is_over | pl.Series(tapes.mids.reaches(place, integers(rows, "ts_event")))
     known = pl.col("ts_known")
     interval = interval_benchmarks(windows, tapes).rename({"ts_known": "interval_known"})
     rest = last_mids(windows.select("symbol", ts_event="ts_end"), tapes.mids)
     rows = pl.concat(
         [
             rows.rename({"cancel_price": "told_cancel_price"}),
-            last_mids(rows, tapes.mids).select(arrival_price="mid_price", arrival_age_s="age_s", arrival_known=known),
+            last_mids(rows, tapes.mids).select(
+                pl.when(has_arrived).then(name).alias(f"arrival_{short}")
+                for short, name in (("price", "mid_price"), ("age_s", "age_s"), ("known", "ts_known"))
+            ),
             interval,
             last.select(is_over=pl.col("is_over").fill_null(value=False)),
+            (own_is_over & last.get_column("is_over").fill_null(value=True)).alias("is_final").to_frame(),
             rest.select(rest_price="mid_price", rest_known=known),
             pwp.rename({"ts_known": "pwp_known"}),
             taken(session_prices(hours, tapes.mids), own),
@@ -311,6 +321,7 @@ def _reasons() -> pl.Expr:
         TcaReason.NO_OPEN: pl.col("open_price").is_null(),
         TcaReason.NO_CLOSE: pl.col("close_price").is_null(),
         TcaReason.NO_PREV_CLOSE: pl.col("prev_close_price").is_null(),
+        TcaReason.NOT_YET: ~pl.col("is_final"),
     }
     told = [pl.when(pl.col("is_ok") & is_so).then(pl.lit(word)) for word, is_so in words.items()]
     return pl.concat_str(told, separator=",", ignore_nulls=True).alias("reasons")

@@ -56,6 +56,7 @@ class TcaStatus(StrEnum):
 
     OK = "ok"
     LOCKED = "locked"
+    NOT_YET = "not_yet"  # of a fill: the session is not over, and its quotes do not reach the fill yet
     NO_DATA = "no_data"
     ONE_SIDED = "one_sided"
     CROSSED = "crossed"
@@ -68,7 +69,7 @@ class TcaReason(StrEnum):
 
     NOTHING_FILLED = "nothing_filled"  # avg_price and every cost against a benchmark
     NO_DECISION = "no_decision"  # decision_cost_bps, the four parts and the shortfall
-    NO_ARRIVAL = "no_arrival"  # arrival_cost_bps, delay_bps, trading_bps
+    NO_ARRIVAL = "no_arrival"  # arrival_cost_bps, delay_bps, trading_bps: no mid was known, or is known yet
     NO_CANCEL_PRICE = "no_cancel_price"  # opportunity_bps and the shortfall
     NO_FEE = "no_fee"  # fees_bps and the shortfall
     DATA_END = "data_end"  # VWAP and TWAP, and a mid at ts_done: the tape does not reach there yet
@@ -78,6 +79,7 @@ class TcaReason(StrEnum):
     NO_OPEN = "no_open"
     NO_CLOSE = "no_close"  # also where the session is not over
     NO_PREV_CLOSE = "no_prev_close"
+    NOT_YET = "not_yet"  # the session is not over: what data_end, volume_ends, no_open and no_close say may still come
 
 
 def _price(doc: str, *, nullable: bool = False) -> Any:  # a column; dataframely is known to _schema only

@@ -44,7 +44,8 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     overrides = dict(resource_overrides or {})
     platform: Platform = overrides.setdefault("platform", Platform())
     partitions = daily(platform.settings.partitions.start)
-    daily_market, near_real_time, daily_execution = jobs.daily_market(), jobs.near_real_time(), jobs.daily_execution()
+    daily_market, near_real_time = jobs.daily_market(), jobs.near_real_time()
+    daily_execution, execution_so_far = jobs.daily_execution(), jobs.execution_so_far()
     publish_latest = latest_values.job()
     return dg.Definitions(
         assets=[
@@ -58,12 +59,12 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             tca_report.daily_tca_report(partitions),
         ],
         asset_checks=[live_health.check()],
-        jobs=[daily_market, near_real_time, daily_execution, publish_latest],
+        jobs=[daily_market, near_real_time, daily_execution, execution_so_far, publish_latest],
         schedules=[schedules.daily_market(daily_market), latest_values.schedule(publish_latest)],
         sensors=[
             sensors.near_real_time(near_real_time),
             sensors.close_dates(daily_market),
-            sensors.desk_files(daily_execution),
+            sensors.desk_files(daily_execution, execution_so_far),
             sensors.live_health(),
         ],
         resources={"warehouse": marts.read_only_warehouse(platform.settings), **overrides},

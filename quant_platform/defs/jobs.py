@@ -4,11 +4,13 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from quant_platform.defs import live_health
+from quant_platform.pipeline import open_tca
 from quant_platform.pipeline.pending import FOLLOWING
 
 DAILY_MARKET = "daily_market"
 NEAR_REAL_TIME = "near_real_time"
 DAILY_EXECUTION = "daily_execution"
+EXECUTION_SO_FAR = "execution_so_far"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration that leaves what a run says to the event log, and the terminal to what started it."""
 
@@ -40,6 +42,15 @@ def daily_execution() -> UnresolvedAssetJobDefinition:
         DAILY_EXECUTION,
         selection=dg.AssetSelection.groups("execution") | dg.AssetSelection.assets(["reports", "daily_tca"]),
         description="Decisions, orders, fills → costs, quality, impact, scorecards → report, for one trading date.",
+    )
+
+
+def execution_so_far() -> UnresolvedAssetJobDefinition:
+    """Return the job that brings what the desk told of an open date to what it has cost so far."""
+    return dg.define_asset_job(
+        EXECUTION_SO_FAR,
+        selection=dg.AssetSelection.assets(*(table.split("/") for table in open_tca.TABLES)),
+        description="Decisions, orders, fills → costs of an open date so far, for the symbols of `qp/symbols`.",
     )
 
 

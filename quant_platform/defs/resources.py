@@ -15,6 +15,7 @@ from quant_platform.settings import Settings, load_settings
 
 SYMBOLS_TAG = "qp/symbols"
 DATE_TAG = "qp/date"
+DESK_DATE_TAG = "qp/desk-date"
 CLOSED_BEFORE_TAG = "qp/closed-before"
 
 

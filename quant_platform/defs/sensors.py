@@ -12,9 +12,9 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from quant_platform.defs import live_health as writer
 from quant_platform.defs.jobs import QUIET
 from quant_platform.defs.partitions import daily
-from quant_platform.defs.resources import CLOSED_BEFORE_TAG, DATE_TAG, SYMBOLS_TAG, Platform
+from quant_platform.defs.resources import CLOSED_BEFORE_TAG, DATE_TAG, DESK_DATE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.defs.run_locks import end_killed
-from quant_platform.pipeline import desk, desk_intake, pending
+from quant_platform.pipeline import desk, desk_intake, open_tca, pending
 
 # The daemon looks at sensors every five seconds, whatever they ask for.
 _INTERVAL_S = 5
@@ -67,31 +67,46 @@ def close_dates(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
     return sessions
 
 
-def desk_files(job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
-    """Return the sensor that takes the files that were dropped, and asks for a run of each date that they tell of."""
+def desk_files(job: UnresolvedAssetJobDefinition, open_job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """Return the sensor that takes the files that were dropped, and asks for a run of each date that they tell of.
+
+    Args:
+        job: What a date that is not captured, or is closed, needs.
+        open_job: What is known of a date that is open. It does not wait for the runs that step its segments.
+    """
 
     @dg.sensor(
         name="desk_files",
-        job=job,
+        jobs=[job, open_job],
         minimum_interval_seconds=_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes the desk's files from where they are dropped; one run a date at a time.",
     )
     def files(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> Any:
-        settings = platform.settings
+        settings, ledger = platform.settings, platform.engine.ledger
         for one in desk_intake.watch(settings, time.time_ns()).files:
             if one.status == "refused":
                 context.log.warning("%s was refused: %s", one.file, one.why)
-        found = desk.pending(settings, platform.engine.ledger, int(context.cursor or 0))
+        found = desk.pending(settings, ledger, int(context.cursor or 0))
         context.update_cursor(str(found.position))
         dates = sorted({day for days in found.symbols.values() for day in days})
-        wanted = {
-            day: (sorted({name for days in found.symbols.values() for name in days.get(day, ())}), _NO_TAGS)
-            for day in dates
-        }
-        yield from _requests(context, platform, job.name, wanted)
+        named = {day: {name for days in found.symbols.values() for name in days.get(day, ())} for day in dates}
+        still_open = {day: names & open_tca.open_symbols(ledger, day) for day, names in named.items()}
+        for day, names in open_tca.behind(settings, ledger).items():
+            still_open[day] = still_open.get(day, set()) | set(names)
+        closed = {day: names - still_open[day] for day, names in named.items()}
+        answers = [
+            *_requests(context, platform, job.name, _tagged(closed)),
+            *_requests(context, platform, open_job.name, _tagged(still_open), mark=DESK_DATE_TAG),
+        ]
+        # Dagster takes runs or a reason for none.
+        yield from [one for one in answers if isinstance(one, dg.RunRequest)] or answers[:1]
 
     return files
+
+
+def _tagged(days: dict[date, set[str]]) -> dict[date, tuple[list[str], dict[str, str]]]:
+    return {day: (sorted(names), _NO_TAGS) for day, names in sorted(days.items()) if names}
 
 
 def live_health() -> dg.SensorDefinition:
@@ -126,18 +141,20 @@ def _requests(
     platform: Platform,
     job_name: str,
     wanted: dict[date, tuple[list[str], dict[str, str]]],
+    *,
+    mark: str = DATE_TAG,
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     partitions, waiting, requests = daily(platform.settings.partitions.start), [], []
     for day, (names, more_tags) in wanted.items():
         key = day.isoformat()
-        mark = {DATE_TAG: key}
+        marked = {mark: key}
         if not partitions.has_partition_key(key):
             context.log.warning("%s is no partition, and is left out. Move partitions.start.", key)
-        elif _is_under_way(context.instance, mark) or _has_just_failed(context.instance, job_name, mark):
+        elif _is_under_way(context.instance, marked) or _has_just_failed(context.instance, job_name, marked):
             waiting.append(key)
         else:
-            tags = {**mark, **more_tags, SYMBOLS_TAG: ",".join(names)}
-            requests.append(dg.RunRequest(partition_key=key, tags=tags, run_config=QUIET))
+            tags = {**marked, **more_tags, SYMBOLS_TAG: ",".join(names)}
+            requests.append(dg.RunRequest(job_name=job_name, partition_key=key, tags=tags, run_config=QUIET))
     yield from requests
     if waiting and not requests:  # Dagster takes one or the other
         yield dg.SkipReason(f"A run is under way, or has just failed, for {', '.join(waiting)}.")

@@ -11,7 +11,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from quant_platform.contracts._schema import column_docs, contract_of
 from quant_platform.defs import checks
-from quant_platform.defs.jobs import NEAR_REAL_TIME
+from quant_platform.defs.jobs import EXECUTION_SO_FAR, NEAR_REAL_TIME
 from quant_platform.defs.partitions import dates_of
 from quant_platform.defs.plots import Plot
 from quant_platform.defs.resources import Platform
@@ -108,7 +108,7 @@ def reported(
     on_disk, first_dates = _ledger_view(platform, spec.table, dates)
     unsound = [outcome for outcome in outcomes if not outcome.status.is_usable]
     unsound_dates = {outcome.unit.date for outcome in unsound}
-    is_brief = context.job_name == NEAR_REAL_TIME
+    is_brief = context.job_name in {NEAR_REAL_TIME, EXECUTION_SO_FAR}
     metadata = {
         day: _metadata(platform, spec, day, on_disk[day], is_brief=is_brief, has_plot=day in dates[-_PLOTTED_DATES:])
         for day in dates

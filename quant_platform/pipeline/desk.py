@@ -153,5 +153,6 @@ def _parameters(settings: Settings) -> Mapping[str, Any]:
 
 
 DESK = tuple(
-    Recipe(table(kind), _day, (desk.__name__,), fetch=_fetched, parameters=_parameters) for kind in DESK_CONTRACTS
+    Recipe(table(kind), _day, (desk.__name__,), fetch=_fetched, parameters=_parameters, is_whole_at_once=True)
+    for kind in DESK_CONTRACTS
 )

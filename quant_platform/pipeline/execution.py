@@ -9,15 +9,26 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from quant_platform.calculators import benchmarks, execution_quality, impact, quality_score, scorecards, tca
+from quant_platform.calculators import execution_quality, impact, quality_score, scorecards, tca
 from quant_platform.contracts._schema import contract_of, empty
 from quant_platform.contracts.execution import TcaFill, TcaOrder
 from quant_platform.contracts.scorecards import AlgoScorecard, Impact, OrderQuality, Period, VenueScorecard
-from quant_platform.pipeline.sessions import earlier_sessions, later_session, session
+from quant_platform.pipeline import open_tca, tca_inputs
+from quant_platform.pipeline.sessions import earlier_sessions, later_session
+from quant_platform.pipeline.tca_inputs import (
+    DECISIONS,
+    FILLS,
+    ORDERS,
+    PRINT,
+    QUOTES,
+    TOUCH,
+    TRADES,
+    last_mid,
+    sessions,
+)
 from quant_platform.pipeline.units import Built, Input, Recipe, Unit, Work, outcome_on_disk, section_of, usable_hash
 
-DECISIONS, ORDERS, FILLS = "execution/decisions", "execution/orders", "execution/fills"
-TRADES, QUOTES, MINUTES = "market/trades", "market/quotes", "market/bars_1m"
+MINUTES = "market/bars_1m"
 REFERENCE_SESSIONS = 20
 """Earlier sessions whose orders are the reference of quality, and whose volume and volatility that of impact."""
 
@@ -26,8 +37,6 @@ CHECKS = "tca_checks"
 """The fact of a `execution/tca_orders` file that its checks read: JSON, a count for each."""
 
 _AHEAD = (ORDERS, FILLS, TRADES, QUOTES)
-_PRINT = ("symbol", "ts_event", "ts_recv", "trade_id", "price", "size", "aggressor")
-_TOUCH = ("symbol", "ts_event", "ts_recv", "sequence", "bid_price", "bid_size", "ask_price", "ask_size")
 
 
 def _next_units(work: Work) -> list[Unit]:
@@ -47,19 +56,6 @@ def _ahead(work: Work) -> list[tuple[str, str | None]]:
     return [(str(unit), work.content_hash(unit)) for unit in _next_units(work)]
 
 
-def _sessions(work: Work, *others: Date) -> pl.DataFrame:
-    """Return the unit's session, and those of other dates."""
-    windows = [found for date in sorted({work.unit.date, *others}) if (found := session(work.calendar, date))]
-    rows = [(work.unit.symbol, window.start, window.end, True) for window in windows]
-    return pl.DataFrame(rows, benchmarks.SESSIONS, orient="row")
-
-
-def _last_mid(work: Work) -> pl.LazyFrame:
-    """Return the quote that the session before closed with."""
-    has_mid = (pl.col("bid_price") <= pl.col("ask_price")).fill_null(value=False)
-    return work.earlier(QUOTES).filter(has_mid).tail(1)
-
-
 def _tca_orders(work: Work) -> Built:
     assert work.session is not None  # a closed day is never built
     ahead = _next_units(work)
@@ -75,9 +71,9 @@ def _tca_orders(work: Work) -> Built:
         told(ORDERS, work.earlier(ORDERS)).collect(),
         pl.concat([work.earlier(DECISIONS), work.today(DECISIONS)]).collect(),
         fills,
-        trades=told(TRADES).select(_PRINT).collect().rechunk(),
-        quotes=told(QUOTES, _last_mid(work)).select(_TOUCH).collect().rechunk(),
-        sessions=_sessions(work, *before, *(unit.date for unit in ahead)),
+        trades=told(TRADES).select(PRINT).collect().rechunk(),
+        quotes=told(QUOTES, last_mid(work)).select(TOUCH).collect().rechunk(),
+        sessions=sessions(work, *before, *(unit.date for unit in ahead)),
     )
     rows = rows.filter(pl.col("ts_event").is_between(work.session.start, work.session.end, closed="left"))
     found = tca.soundness(rows, fills, work.today(TRADES).select("price").collect())
@@ -85,8 +81,8 @@ def _tca_orders(work: Work) -> Built:
 
 
 def _tca_fills(work: Work) -> Built:
-    quotes = work.today(QUOTES).select(_TOUCH).collect().rechunk()
-    return Built(tca.tca_fills(work.today(FILLS).collect(), quotes, _sessions(work)))
+    quotes = work.today(QUOTES).select(TOUCH).collect().rechunk()
+    return Built(tca.tca_fills(work.today(FILLS).collect(), quotes, sessions(work)))
 
 
 def _quality(work: Work) -> Built:
@@ -104,8 +100,8 @@ def _impact(work: Work) -> Built:
         .collect()
     )
     orders = work.today(TcaOrder.table).collect()
-    quotes = work.today(QUOTES).select(_TOUCH).collect().rechunk()
-    found = impact.with_market(orders, quotes, _sessions(work), minutes, params)
+    quotes = work.today(QUOTES).select(TOUCH).collect().rechunk()
+    found = impact.with_market(orders, quotes, sessions(work), minutes, params)
     return Built(impact.impact(found, params))
 
 
@@ -153,13 +149,14 @@ EXECUTION = (
     Recipe(
         TcaFill.table,
         _tca_fills,
-        (tca.__name__,),
+        (tca.__name__, tca_inputs.__name__),
         (Input(FILLS), Input(QUOTES, is_optional=True)),
+        so_far=open_tca.fills_so_far,
     ),
     Recipe(
         TcaOrder.table,
         _tca_orders,
-        (tca.__name__,),
+        (tca.__name__, tca_inputs.__name__),
         (
             Input(ORDERS, lookback_sessions=1),
             Input(FILLS, is_optional=True),
@@ -168,6 +165,7 @@ EXECUTION = (
             Input(QUOTES, lookback_sessions=tca.LOOKBACK_SESSIONS, is_optional=True),
         ),
         archived=_ahead,
+        so_far=open_tca.orders_so_far,
     ),
     Recipe(
         OrderQuality.table,
@@ -183,7 +181,7 @@ EXECUTION = (
     Recipe(
         Impact.table,
         _impact,
-        (impact.__name__,),
+        (impact.__name__, tca_inputs.__name__),
         (
             Input(TcaOrder.table),
             Input(QUOTES, is_optional=True),

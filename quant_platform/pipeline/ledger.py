@@ -60,16 +60,23 @@ class Ledger:
         symbols: Iterable[str] | None = None,
         start: Date | None = None,
         end: Date | None = None,
+        status: UnitStatus | None = None,
     ) -> list[Outcome]:
-        """Return what is known, by table, date and symbol; dates inclusive."""
+        """Return what is known, by table, date and symbol; dates inclusive; None asks for all."""
         wanted = None if symbols is None else set(symbols)
         rows = (
             self._connection()
             .execute(
                 "SELECT * FROM units WHERE (:table IS NULL OR table_name = :table)"
                 " AND (:start IS NULL OR date >= :start) AND (:end IS NULL OR date <= :end)"
+                " AND (:status IS NULL OR status = :status)"
                 " ORDER BY table_name, date, symbol",
-                {"table": table, "start": start and start.isoformat(), "end": end and end.isoformat()},
+                {
+                    "table": table,
+                    "start": start and start.isoformat(),
+                    "end": end and end.isoformat(),
+                    "status": status and status.value,
+                },
             )
             .fetchall()
         )

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from quant_platform.contracts._schema import contract_of, empty, polars_schema
+from quant_platform.contracts._schema import contract_of, polars_schema
 from quant_platform.pipeline import capture
 from quant_platform.pipeline.units import CAPTURED, Fold, Outcome, Unit, UnitStatus, Work, contract_check
 from quant_platform.storage import quarantine
 
 Part = tuple[int, int]  # first and last id: of trades, or of the venue's updates
+_ONLY: Part = (0, 0)  # of a table that is told so far: its rows have no ids in order
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def is_open(work: Work, closed_before: datetime | None) -> bool:
         closed_before: Sessions that ended by then are to be closed; None closes none.
     """
     table, symbol, date = work.unit
-    if work.recipe.is_cross_symbol or work.session is None or work.lake.path(*work.unit).is_file():
+    if work.recipe.is_cross_symbol or work.recipe.is_whole_at_once or work.session is None:
+        return False
+    if work.lake.path(*work.unit).is_file():
         return False
     if work.recipe.fetch:
         return _is_captured(work, closed_before)
@@ -89,6 +92,8 @@ def _is_captured(work: Work, closed_before: datetime | None) -> bool:
 def append(work: Work, *, is_forced: bool = False) -> Outcome:
     """Step what the unit's streams have gained, and publish it. The caller holds the unit's lock."""
     lake, unit, fold = work.lake, work.unit, work.recipe.fold
+    if work.recipe.so_far:
+        return _told_so_far(work, is_forced=is_forced)
     if fold is None or any(lake.path(*unit._replace(table=stream)).is_file() for stream in fold.streams):
         return Outcome(unit, UnitStatus.OPEN, is_skipped=True)  # it waits for the close
     upstream = {stream: recalled(work, unit._replace(table=stream)) for stream in fold.streams if stream != CAPTURED}
@@ -128,15 +133,58 @@ def recalled(work: Work, unit: Unit) -> Memory | None:
     return memory if isinstance(memory, Memory) else None
 
 
-def rows_so_far(work: Work) -> pl.DataFrame:
-    """Return the rows of a raw table up to now: of its file, or of an open date's parts and what was landed since."""
+def rows_so_far(work: Work, start: datetime | None = None) -> pl.DataFrame:
+    """Return the rows of a raw table up to now: of its file, or of an open date's parts and what was landed since.
+
+    Args:
+        work: The unit.
+        start: Leave out what is earlier; None leaves out nothing.
+    """
     table = contract_of(work.unit.table)
-    names = polars_schema(table).names()
+    names, is_wanted = (
+        polars_schema(table).names(),
+        pl.lit(value=True) if start is None else pl.col("ts_event") >= start,
+    )
     if work.lake.path(*work.unit).is_file():
-        return work.today(work.unit.table).select(names).collect()
+        return work.today(work.unit.table).filter(is_wanted).select(names).collect()
     memory = recalled(work, work.unit) or Memory("", capture.FOLD.opened(work))
-    parts = work.lake.scan_parts(*work.unit, memory.parts).select(names).collect() if memory.parts else empty(table)
-    return pl.concat([parts, capture.so_far(work, memory.fold, memory.segment)]).sort(table.sorted_by)
+    parts = work.lake.scan_parts(*work.unit, memory.parts).filter(is_wanted).select(names).collect()
+    landed = capture.so_far(work, memory.fold, memory.segment).filter(is_wanted)
+    return pl.concat([parts, landed]).sort(table.sorted_by)
+
+
+def first_rows(work: Work, is_wanted: pl.Expr, count: int) -> pl.DataFrame:
+    """Return the first rows of a raw table that are wanted: of its file, or of an open date's parts."""
+    if work.lake.path(*work.unit).is_file():
+        rows = work.today(work.unit.table)
+    else:
+        memory = recalled(work, work.unit)
+        rows = work.lake.scan_parts(*work.unit, memory.parts if memory else ())
+    return rows.filter(is_wanted).head(count).collect()
+
+
+def _told_so_far(work: Work, *, is_forced: bool) -> Outcome:
+    """Bring the table's one part up to now: it is replaced at once, so that a reader sees it before or after."""
+    lake, unit, so_far = work.lake, work.unit, work.recipe.so_far
+    assert so_far is not None  # or nobody asks for this
+    key = _key(work, {})
+    memory = None if is_forced else recalled(work, unit)
+    if memory is None or memory.key != key:
+        memory = Memory(key, None)
+    told, built = so_far(work, memory.fold, lake.scan_parts(*unit, memory.parts).collect())
+    if built.rows.is_empty() and not memory.parts:
+        return Outcome(unit, UnitStatus.OPEN, facts=built.facts, is_skipped=True)
+    info = lake.write(*unit, built.rows, part=_ONLY)
+    memory = Memory(key, told, parts=(_ONLY,), rows=info.rows, bytes=info.bytes, facts=built.facts)
+    lake.write_state(*unit, pickle.dumps(memory, protocol=5))
+    return Outcome(
+        unit,
+        UnitStatus.OPEN,
+        rows=info.rows,
+        bytes=info.bytes,
+        checks={"contract": contract_check(info.rows, 0, work.settings)},
+        facts=built.facts,
+    )
 
 
 def _key(work: Work, upstream: Mapping[str, Memory | None]) -> str:
@@ -144,6 +192,7 @@ def _key(work: Work, upstream: Mapping[str, Memory | None]) -> str:
     return work.hashed(
         before=[(str(unit), work.content_hash(unit)) for unit in before],
         streams={stream: memory and memory.key for stream, memory in upstream.items()},
+        so_far=work.recipe.so_far_version,
     )
 
 

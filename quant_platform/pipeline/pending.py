@@ -79,7 +79,7 @@ def closing(settings: Settings, ledger: Ledger, now: datetime) -> dict[Date, lis
     reached = max(market_time, now) if now - last_landed > _QUIET else market_time
     found: dict[Date, list[str]] = defaultdict(list)
     calendars = {instrument.symbol: instrument.calendar for instrument in settings.instruments}
-    for unit in (o.unit for o in ledger.outcomes(_TAPE, symbols=calendars) if o.status is UnitStatus.OPEN):
+    for unit in (o.unit for o in ledger.outcomes(_TAPE, symbols=calendars, status=UnitStatus.OPEN)):
         hours = session(calendars[unit.symbol], unit.date)
         if hours and hours.end + _CLOSES_AFTER <= reached:
             found[unit.date].append(unit.symbol)

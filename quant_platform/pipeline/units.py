@@ -121,6 +121,10 @@ class Recipe:
     A raw table is fetched from its source and built from that; where its date was captured, `capture` is its fold over
     the captured lines, the stream `CAPTURED`.
 
+    `so_far` is how a table that is no fold follows an open date: it is handed what it remembers (None at first) and its
+    rows as they stand, and returns what it now remembers and all its rows. A raw table whose source does not grow with
+    the capture `is_whole_at_once`: it is built on an open date as on any other.
+
     A table that is not cut by symbol `is_cross_symbol`: its units are of `ALL_SYMBOLS`, whatever symbols a run names,
     of every UTC date, and of no instrument.
     """
@@ -134,6 +138,8 @@ class Recipe:
     capture: Fold | None = None
     archived: Callable[["Work"], object] = lambda _: None
     is_cross_symbol: bool = False
+    so_far: Callable[["Work", Any, pl.DataFrame], tuple[Any, Built]] | None = None
+    is_whole_at_once: bool = False
 
     @property
     def fold(self) -> Fold | None:
@@ -146,6 +152,12 @@ class Recipe:
         how = [self.build.opened, self.build.step] if isinstance(self.build, Fold) else [self.build]
         sources = [source for function in how for source in _sources(cast("FunctionType", function))]
         sources += [source for _, source in sorted(_closure(self.code))]
+        return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+
+    @cached_property
+    def so_far_version(self) -> str:
+        """Hash of `so_far` and its helpers, which shape rows of open dates alone."""
+        sources = _sources(cast("FunctionType", self.so_far)) if self.so_far else []
         return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 
 

@@ -348,7 +348,7 @@ def test_a_tape_that_ends_before_the_order_says_so():
     row = one(sessions=going_on, fill={"quantity": 4.0}, **short)
     assert (row["market_volume"], row["vwap_price"], row["twap_price"], row["twap_basis"]) == (None,) * 4
     assert (row["cancel_price"], row["opportunity_bps"], row["shortfall_bps"]) == (None,) * 3
-    assert row["reasons"] == "no_cancel_price,data_end,volume_ends,no_close,no_prev_close"
+    assert row["reasons"] == "no_cancel_price,data_end,volume_ends,no_close,no_prev_close,not_yet"
     reached = one(sessions=going_on, trades=short["trades"], quotes=mid_quotes((0, 100.0), (10, 101.0)))
     assert (reached["vwap_price"], reached["twap_price"], reached["market_volume"]) == (101.0, 100.0, 30.0)
     over = one(**short)

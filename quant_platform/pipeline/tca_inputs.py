@@ -1,0 +1,35 @@
+"""What costs of orders and fills are computed from, on a closed date and an open one: tables, columns, sessions."""
+
+from datetime import date as Date  # noqa: N812  # `date` names parameters here
+
+import polars as pl
+
+from quant_platform.calculators.benchmarks import SESSIONS
+from quant_platform.pipeline.sessions import session
+from quant_platform.pipeline.units import Work
+
+DECISIONS, ORDERS, FILLS = "execution/decisions", "execution/orders", "execution/fills"
+TRADES, QUOTES = "market/trades", "market/quotes"
+PRINT = ("symbol", "ts_event", "ts_recv", "trade_id", "price", "size", "aggressor")
+TOUCH = ("symbol", "ts_event", "ts_recv", "sequence", "bid_price", "bid_size", "ask_price", "ask_size")
+
+
+def sessions(work: Work, *others: Date, is_over: bool = True) -> pl.DataFrame:
+    """Return the unit's session, and those of other dates, which are over."""
+    windows = [
+        (found, is_over or date != work.unit.date)
+        for date in sorted({work.unit.date, *others})
+        if (found := session(work.calendar, date))
+    ]
+    rows = [(work.unit.symbol, window.start, window.end, is_done) for window, is_done in windows]
+    return pl.DataFrame(rows, SESSIONS, orient="row")
+
+
+def has_mid() -> pl.Expr:
+    """Return whether a quote has two sides that do not cross."""
+    return (pl.col("bid_price") <= pl.col("ask_price")).fill_null(value=False)
+
+
+def last_mid(work: Work) -> pl.LazyFrame:
+    """Return the quote that the session before closed with."""
+    return work.earlier(QUOTES).filter(has_mid()).tail(1)
