@@ -27,6 +27,7 @@ BENCHMARKS = [
     "option_chains",
     "option_agreement",
     "tca",
+    "tca_slo",
     "redis_keys",
     "live",
     "live_options",

@@ -25,6 +25,7 @@ from quant_platform.pipeline.tca_inputs import (
     TRADES,
     last_mid,
     sessions,
+    ticks,
 )
 from quant_platform.pipeline.units import Built, Input, Recipe, Unit, Work, outcome_on_disk, section_of, usable_hash
 
@@ -71,8 +72,8 @@ def _tca_orders(work: Work) -> Built:
         told(ORDERS, work.earlier(ORDERS)).collect(),
         pl.concat([work.earlier(DECISIONS), work.today(DECISIONS)]).collect(),
         fills,
-        trades=told(TRADES).select(PRINT).collect().rechunk(),
-        quotes=told(QUOTES, last_mid(work)).select(TOUCH).collect().rechunk(),
+        trades=ticks(told(TRADES), PRINT, work.unit.symbol),
+        quotes=ticks(told(QUOTES, last_mid(work)), TOUCH, work.unit.symbol),
         sessions=sessions(work, *before, *(unit.date for unit in ahead)),
     )
     rows = rows.filter(pl.col("ts_event").is_between(work.session.start, work.session.end, closed="left"))
@@ -81,7 +82,7 @@ def _tca_orders(work: Work) -> Built:
 
 
 def _tca_fills(work: Work) -> Built:
-    quotes = work.today(QUOTES).select(TOUCH).collect().rechunk()
+    quotes = ticks(work.today(QUOTES), TOUCH, work.unit.symbol)
     return Built(tca.tca_fills(work.today(FILLS).collect(), quotes, sessions(work)))
 
 
@@ -100,7 +101,7 @@ def _impact(work: Work) -> Built:
         .collect()
     )
     orders = work.today(TcaOrder.table).collect()
-    quotes = work.today(QUOTES).select(TOUCH).collect().rechunk()
+    quotes = ticks(work.today(QUOTES), TOUCH, work.unit.symbol)
     found = impact.with_market(orders, quotes, sessions(work), minutes, params)
     return Built(impact.impact(found, params))
 

@@ -4,7 +4,7 @@ A row is computed again where the desk told something new of it, or its market d
 ticks are read from the earliest of those on. When the date closes, `execution` computes it all from its beginning.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from datetime import datetime, timedelta
@@ -28,6 +28,7 @@ from quant_platform.pipeline.tca_inputs import (
     has_mid,
     last_mid,
     sessions,
+    ticks,
 )
 from quant_platform.pipeline.units import Built, Outcome, Unit, UnitStatus, Work
 from quant_platform.settings import DESK_CONTRACTS, Settings
@@ -168,18 +169,19 @@ def _ticks(work: Work, moments: pl.Series, *, has_trades: bool = False) -> tuple
     since = moments.min()
     assert isinstance(since, datetime)  # cut to a microsecond, never later
     start: datetime | None = since - _PREVAILING
-    quotes = _so_far(work, QUOTES, TOUCH, start)
+    quotes = _so_far(work, QUOTES, TOUCH, start).select(TOUCH)
     if quotes.filter(has_mid() & (pl.col("ts_event") < since)).is_empty():
-        start, quotes = None, _so_far(work, QUOTES, TOUCH, None)
-    marks = [last_mid(work).select(TOUCH).collect()]
+        start, quotes = None, _so_far(work, QUOTES, TOUCH, None).select(TOUCH)
+    marks = [last_mid(work)]
     if start:
-        marks.append(open_date.first_rows(_of(work, QUOTES), has_mid(), 1).select(TOUCH))
+        marks.append(open_date.first_rows(_of(work, QUOTES), has_mid(), 1).lazy())
+    rows = pl.concat([mark.select(TOUCH) for mark in marks] + [quotes.lazy()])
     trades = _so_far(work, TRADES, PRINT, start) if has_trades else pl.DataFrame()
-    return pl.concat([*marks, quotes]).rechunk(), trades
+    return ticks(rows, TOUCH, work.unit.symbol), trades
 
 
-def _so_far(work: Work, table: str, columns: Iterable[str], start: datetime | None) -> pl.DataFrame:
-    return open_date.rows_so_far(_of(work, table), start).select(columns)
+def _so_far(work: Work, table: str, columns: Sequence[str], start: datetime | None) -> pl.DataFrame:
+    return ticks(open_date.rows_so_far(_of(work, table), start).lazy(), columns, work.unit.symbol)
 
 
 def _of(work: Work, table: str) -> Work:

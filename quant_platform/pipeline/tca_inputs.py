@@ -1,5 +1,6 @@
 """What costs of orders and fills are computed from, on a closed date and an open one: tables, columns, sessions."""
 
+from collections.abc import Sequence
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 
 import polars as pl
@@ -10,8 +11,8 @@ from quant_platform.pipeline.units import Work
 
 DECISIONS, ORDERS, FILLS = "execution/decisions", "execution/orders", "execution/fills"
 TRADES, QUOTES = "market/trades", "market/quotes"
-PRINT = ("symbol", "ts_event", "ts_recv", "trade_id", "price", "size", "aggressor")
-TOUCH = ("symbol", "ts_event", "ts_recv", "sequence", "bid_price", "bid_size", "ask_price", "ask_size")
+PRINT = ("ts_event", "ts_recv", "trade_id", "price", "size", "aggressor")
+TOUCH = ("ts_event", "ts_recv", "sequence", "bid_price", "bid_size", "ask_price", "ask_size")
 
 
 def sessions(work: Work, *others: Date, is_over: bool = True) -> pl.DataFrame:
@@ -23,6 +24,14 @@ def sessions(work: Work, *others: Date, is_over: bool = True) -> pl.DataFrame:
     ]
     rows = [(work.unit.symbol, window.start, window.end, is_done) for window, is_done in windows]
     return pl.DataFrame(rows, SESSIONS, orient="row")
+
+
+def ticks(rows: pl.LazyFrame, columns: Sequence[str], symbol: str) -> pl.DataFrame:
+    """Return these columns of a symbol's ticks, each in one piece; its name is not read from every row."""
+    read = rows.select(columns).collect()
+    # Column by column: two copies of all of them would be most of what a unit needs.
+    whole = [read.drop_in_place(name).rechunk() for name in columns]
+    return pl.DataFrame(whole).with_columns(symbol=pl.lit(symbol)).set_sorted("symbol")
 
 
 def has_mid() -> pl.Expr:
