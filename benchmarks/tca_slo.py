@@ -91,8 +91,8 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
             f"All processes of `qp up` together had {peaks['all']:,.0f} MB at most, pages that they share counted once",
             f"Before: {seeded_s:.0f} s to write the ticks, {taken_s:.0f} s to take and cost what was told earlier",
             (
-                "2 of these seconds are for a file to settle, up to 5 until the daemon looks at the sensor, up to 5 until it "
-                "looks at its queue, and some 4 for a run's process to start"
+                "2 of these seconds are for a file to settle, up to 5 until the daemon looks at the sensor, up to 5 "
+                "until it looks at its queue, and some 4 for a run's process to start"
             ),
         ],
     )
