@@ -139,21 +139,22 @@ def ours_same(lake: str) -> Job:
 
     from quant_platform.calculators.benchmarks import interval_benchmarks, last_mids, market
     from quant_platform.contracts.execution import MARKOUT_HORIZONS_NS
+    from quant_platform.pipeline.tca_inputs import PRINT, TOUCH, ticks
+    from quant_platform.pipeline.tca_inputs import QUOTES as QUOTES_READ
+    from quant_platform.pipeline.tca_inputs import TRADES as TRADES_READ
     from quant_platform.storage.lake import Lake
 
-    tick = ("symbol", "ts_event", "ts_recv")
     columns = {
-        "market/trades": (*tick, "trade_id", "price", "size", "aggressor"),
-        "market/quotes": (*tick, "sequence", "bid_price", "bid_size", "ask_price", "ask_size"),
         "execution/orders": ("order_id", "symbol", "ts_event", "ts_done", "side"),
         "execution/fills": ("fill_id", "order_id", "symbol", "ts_event", "side", "price", "quantity"),
     }
 
     def job() -> tuple[Any, Any]:
         files = Lake(lake)
-        scans = [files.scan(table, [SYMBOL], DATE, DATE).select(names) for table, names in columns.items()]
-        trades, quotes, orders, fills = pl.collect_all(scans)
-        tapes, side = market(trades, quotes), pl.col("side")
+        read = {table: files.scan(table, [SYMBOL], DATE, DATE) for table in (TRADES_READ, QUOTES_READ, *columns)}
+        orders, fills = (read[table].select(names).collect() for table, names in columns.items())
+        quotes = ticks(read[QUOTES_READ], TOUCH, SYMBOL)
+        tapes, side = market(ticks(read[TRADES_READ], PRINT, SYMBOL), quotes), pl.col("side")
         paid = (pl.col("price") * pl.col("quantity")).sum() / pl.col("quantity").sum()
         filled = fills.group_by("order_id").agg(paid=paid)
         orders = orders.join(filled, on="order_id", how="left", maintain_order="left")
