@@ -196,6 +196,18 @@ def test_a_fill_after_the_sessions_last_quote_has_no_markouts():
     assert one({"ts_event": 50}, mid_quotes((-9, 100.0)))["ts_markout_end"] is None
 
 
+def test_a_fill_that_the_quotes_of_an_open_session_do_not_reach_waits():
+    going_on = sessions({"ts_open": 0, "ts_close": 900, "is_over": False})
+    book = mid_quotes((0, 100.0), (20, 101.0))
+    waits, reached = (one({"ts_event": at}, book, going_on) for at in (20.5, 20))
+    assert (waits["status"], reached["status"]) == ("not_yet", "ok")
+    assert waits["price"] == 100.0
+    assert {waits[name] for name in (*SPREADS, "bid_price", "quote_age_s", *MARKOUTS, *REALISED)} == {None}
+    # Nothing will come of a session that is over, or of none.
+    for hours in (sessions((0, 900)), sessions({"ts_open": 50, "ts_close": 900, "is_over": False})):
+        assert one({"ts_event": 20.5}, book, hours)["status"] == "ok"
+
+
 def test_known_is_the_latest_of_what_was_used():
     book = mid_quotes((0, 100.0), (7, 101.0), (20, 102.0))
     late = quotes(

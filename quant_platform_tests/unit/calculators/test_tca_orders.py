@@ -349,6 +349,10 @@ def test_a_tape_that_ends_before_the_order_says_so():
     assert (row["market_volume"], row["vwap_price"], row["twap_price"], row["twap_basis"]) == (None,) * 4
     assert (row["cancel_price"], row["opportunity_bps"], row["shortfall_bps"]) == (None,) * 3
     assert row["reasons"] == "no_cancel_price,data_end,volume_ends,no_close,no_prev_close,not_yet"
+    late = one(order={"ts_event": 9.5}, sessions=going_on, fill={"ts_event": 9.7}, **short)
+    assert (late["arrival_price"], late["arrival_age_s"], late["arrival_cost_bps"]) == (None,) * 3
+    assert late["reasons"] == "no_arrival,data_end,volume_ends,no_close,no_prev_close,not_yet"
+    assert one(order={"ts_event": 9.5}, sessions=sessions((-10, 60)), **short)["arrival_price"] == 101.0
     reached = one(sessions=going_on, trades=short["trades"], quotes=mid_quotes((0, 100.0), (10, 101.0)))
     assert (reached["vwap_price"], reached["twap_price"], reached["market_volume"]) == (101.0, 100.0, 30.0)
     over = one(**short)
