@@ -4,6 +4,7 @@ from collections.abc import Collection
 from datetime import date
 
 from quant_platform.pipeline.desk import DESK
+from quant_platform.pipeline.events import EVENTS
 from quant_platform.pipeline.execution import EXECUTION
 from quant_platform.pipeline.options import OPTIONS
 from quant_platform.pipeline.recipes import RECIPES
@@ -11,7 +12,7 @@ from quant_platform.pipeline.units import Unit
 from quant_platform.pipeline.vix1d import VOL_INDICES
 from quant_platform.storage.lake import ALL_SYMBOLS
 
-UNFED = {recipe.table for recipe in (*OPTIONS, *VOL_INDICES, *DESK, *EXECUTION)}
+UNFED = {recipe.table for recipe in (*OPTIONS, *VOL_INDICES, *DESK, *EXECUTION, *EVENTS)}
 """Tables that are absent where no symbol has options, nobody reads VIX1D, and no desk trades."""
 
 

@@ -21,7 +21,14 @@ from quant_platform.cli.printing import (
     show_rows,
 )
 from quant_platform.cli.progress import progress, unit_progress
-from quant_platform.settings import CAPTURED_FEEDS, DESK_CONTRACTS, SettingsError, load_settings
+from quant_platform.settings import (
+    CAPTURED_FEEDS,
+    DESK_CONTRACTS,
+    EVENT_ALIASES,
+    SettingsError,
+    desk_kind,
+    load_settings,
+)
 
 ReportName = Literal["market", "tca"]
 
@@ -157,11 +164,11 @@ def ingest_desk(
     files: Annotated[list[Path], typer.Argument(help="CSV, plain or .gz, or Parquet.")],
     mapping: Annotated[str, typer.Option(help="Which of feeds.desk.mappings reads them; none for own files.")] = "",
     kind: Annotated[
-        str, typer.Option(help="decisions, orders or fills; an own file's columns say it when omitted.")
+        str, typer.Option(help="decisions, orders, fills or an event; an own file's columns say it when omitted.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take files of the desk's decisions, orders and fills into the landing; `qp backfill` brings them to the lake.
+    """Take files of the desk's decisions, orders, fills and events; `qp backfill` brings them to the lake.
 
     What was taken before is not taken twice. A file that cannot be used is refused and the others are taken; exit code
     1 when any was refused. Rows that break a rule are quarantined, and the table says which.
@@ -169,9 +176,10 @@ def ingest_desk(
     from quant_platform.pipeline.desk_intake import ingested
 
     settings = checked_settings()
-    own = next((known for known in DESK_CONTRACTS if known == kind), None)
+    own = desk_kind(kind)
     if kind and (mapping or own is None):
-        raise SettingsError(f"--kind {kind} must be one of {', '.join(DESK_CONTRACTS)}; a mapping tells its own.")
+        known = ", ".join((*DESK_CONTRACTS, *EVENT_ALIASES))
+        raise SettingsError(f"--kind {kind} must be one of {known}; a mapping tells its own.")
     done = [ingested(settings, path, ts_intake=time.time_ns(), mapping=mapping or None, kind=own) for path in files]
     show_rows([row for one in done for row in _desk_rows(one)], as_json=as_json, nothing="")
     raise typer.Exit(1 if any(one.receipt is None for one in done) else 0)

@@ -8,6 +8,7 @@ import dagster as dg
 
 from quant_platform.defs import jobs, latest_values, live_health, schedules, sensors
 from quant_platform.defs.assets import (
+    events,
     execution,
     live,
     market,
@@ -51,7 +52,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         assets=[
             *(
                 table_asset(spec, partitions)
-                for domain in (market, microstructure, options, volatility, statistics, execution, live)
+                for domain in (market, microstructure, options, volatility, statistics, execution, events, live)
                 for spec in domain.TABLES
             ),
             marts.dbt_models(),

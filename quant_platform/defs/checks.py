@@ -10,11 +10,12 @@ from typing import Any
 
 import dagster as dg
 
+from quant_platform.contracts.events_out import PerformanceAttribution
 from quant_platform.contracts.execution import TcaOrder
 from quant_platform.contracts.live import LiveParity
 from quant_platform.contracts.options import ChainQuality
 from quant_platform.feeds.vix1d import Vix1dParams
-from quant_platform.pipeline import execution, live_values, options, vix1d
+from quant_platform.pipeline import events, execution, live_values, options, vix1d
 from quant_platform.pipeline.live_parity import TOLERANCE
 from quant_platform.pipeline.units import Outcome, UnitStatus
 from quant_platform.settings import Settings
@@ -25,6 +26,7 @@ COVERAGE = "coverage"
 TRADE_IDS = "trade_ids"
 GAPS_TABLE = "market/gaps"
 LIVE_PARITY = "live_parity"
+WATERFALL = "waterfall_reconciles"
 FRESH_SOURCE = "fresh_source"
 _MOST_EVIDENCE = 50
 _CHECK_NAMES = {
@@ -65,6 +67,8 @@ def specs(table: str, partitions: dg.PartitionsDefinition[str]) -> list[dg.Asset
         )
     if table == TcaOrder.table:
         described |= {name: text for name, (_, text) in _OF_ORDERS.items()}
+    if table == PerformanceAttribution.table:
+        described[WATERFALL] = "Paper profit less delay, trading, opportunity and fees is realised profit, to 1e-9."
     if table == LiveParity.table:
         described[LIVE_PARITY] = (
             f"What was served is what the folds give over the captured rows as received, to {TOLERANCE:g}, wherever it "
@@ -93,6 +97,7 @@ def evaluations(
         *([_trade_ids(outcomes)] if table == GAPS_TABLE else []),
         *([_chain_quality(outcomes, flag) for flag in options.QUALITY_MEASURES] if table == ChainQuality.table else []),
         *([_orders(outcomes, name) for name in _OF_ORDERS] if table == TcaOrder.table else []),
+        *([_waterfall(outcomes)] if table == PerformanceAttribution.table else []),
         *([_live_parity(outcomes)] if table == LiveParity.table else []),
     ):
         yield dg.AssetCheckEvaluation(
@@ -103,7 +108,7 @@ def evaluations(
             partition=day.isoformat(),
             blocking=False,
             severity=dg.AssetCheckSeverity.ERROR
-            if name in {"shortfall_identity", CONTRACT, LIVE_PARITY}
+            if name in {"shortfall_identity", CONTRACT, LIVE_PARITY, WATERFALL}
             else dg.AssetCheckSeverity.WARN,
         )
 
@@ -180,6 +185,11 @@ def _orders(outcomes: Sequence[Outcome], name: str) -> tuple[str, bool, dict[str
     told = {o.unit.symbol: json.loads(o.facts[execution.CHECKS]) for o in outcomes if execution.CHECKS in o.facts}
     fact, _ = _OF_ORDERS[name]
     return name, not any(found[fact] for found in told.values()), {"by_symbol": told}
+
+
+def _waterfall(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:
+    broken = sum(int(o.facts.get(events.CHECK, "0")) for o in outcomes)
+    return WATERFALL, not broken, {"waterfalls": sum(o.rows for o in outcomes), "unreconciled": broken}
 
 
 def _live_parity(outcomes: Sequence[Outcome]) -> tuple[str, bool, dict[str, Any]]:

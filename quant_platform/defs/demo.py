@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from quant_platform.defs.resources import Platform
 from quant_platform.pipeline import desk_intake
-from quant_platform.settings import DESK_CONTRACTS, RecordedFrames, Settings
+from quant_platform.settings import RecordedFrames, Settings
 from quant_platform.simulation import vix1d
-from quant_platform.simulation.desk import desk_path
+from quant_platform.simulation.desk import KINDS, desk_path
 from quant_platform.simulation.desk_params import DeskParams
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.simulation.options import ChainParams, write_chains
@@ -62,7 +62,7 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
         write_archive(root, instruments=instruments, dates=dates, params=PARAMS, desk=DESK, on_file=on_file)
         for day in dates:
             ended = datetime.combine(day + timedelta(days=1), midnight(), UTC)
-            for kind in DESK_CONTRACTS:
+            for kind in KINDS:
                 path = desk_path(root, day, kind)
                 desk_intake.ingested(settings, path, ts_intake=int(ended.timestamp()) * 1_000_000_000)
         write_chains(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _NOTHING = "No order of the desk is known on this date."
 _TOO_FEW = "No venue, or no algo, has enough orders in the month up to this date."
 _PARTS = {"delay": "delay_bps", "trading": "trading_bps", "opportunity": "opportunity_bps", "fees": "fees_bps"}
+_STEPS = ("paper_pnl", "delay_cost", "trading_cost", "opportunity_cost", "fees", "realised_pnl")
 _MOST_BARS = 14
 
 
@@ -31,6 +32,13 @@ def shortfall(lake: Lake, table: str, day: date) -> str:
         pl.len().alias("n"), *((pl.col(c) * weight).sum() / weight.sum() for c in _PARTS.values())
     )
     return _figure(means.sort("algo").head(_MOST_BARS), _draw_parts)
+
+
+def waterfall(lake: Lake, table: str, day: date) -> str:
+    """Return what lies between paper profit and realised profit by strategy, in quote currency; below 0 = lost."""
+    rows = lake.scan(table, None, day, day).collect()
+    sums = rows.group_by("strategy").agg(pl.col(_STEPS).sum()).sort("strategy", nulls_last=True)
+    return _figure(sums.head(_MOST_BARS), _draw_steps)
 
 
 def markouts(lake: Lake, table: str, day: date) -> str:
@@ -107,6 +115,16 @@ def _draw_parts(axes: "Axes", rows: pl.DataFrame) -> None:
         axes.bar([at + 0.2 * place - 0.3 for at in range(rows.height)], rows[column], 0.2, color=colour, label=name)
     _named(axes, rows["algo"], "bps of decided value")
     axes.legend(fontsize=7, frameon=False, ncols=4)
+
+
+def _draw_steps(axes: "Axes", rows: pl.DataFrame) -> None:
+    colours = ("#888888", LINE, UP, DOWN, "#c98a1b", "#333333")
+    for place, (name, colour) in enumerate(zip(_STEPS, colours, strict=True)):
+        lost = rows[name] if name.endswith("_pnl") else -rows[name]
+        label = name.removesuffix("_pnl").removesuffix("_cost")
+        axes.bar([at + 0.14 * place - 0.35 for at in range(rows.height)], lost, 0.14, color=colour, label=label)
+    _named(axes, rows["strategy"], "quote currency")
+    axes.legend(fontsize=7, frameon=False, ncols=6)
 
 
 def _draw_markouts(axes: "Axes", rows: pl.DataFrame) -> None:

@@ -26,6 +26,7 @@ def daily_market() -> UnresolvedAssetJobDefinition:
             "volatility",
             "statistics",
             "execution",
+            "events",
             "live",
             "staging",
             "marts",
@@ -40,8 +41,8 @@ def daily_execution() -> UnresolvedAssetJobDefinition:
     """Return the job that brings what the desk told of a date to its report."""
     return dg.define_asset_job(
         DAILY_EXECUTION,
-        selection=dg.AssetSelection.groups("execution") | dg.AssetSelection.assets(["reports", "daily_tca"]),
-        description="Decisions, orders, fills → costs, quality, impact, scorecards → report, for one trading date.",
+        selection=dg.AssetSelection.groups("execution", "events") | dg.AssetSelection.assets(["reports", "daily_tca"]),
+        description="Decisions, orders, fills, events → costs, scorecards → report, outcomes, for one trading date.",
     )
 
 

@@ -1,8 +1,9 @@
 """Sensors: segments stepped within seconds, dates closed, the desk's files taken, the live writer looked at."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ from quant_platform.defs.partitions import daily
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, DATE_TAG, DESK_DATE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.defs.run_locks import end_killed
 from quant_platform.pipeline import desk, desk_intake, open_tca, pending
+from quant_platform.storage.lake import ALL_SYMBOLS
 
 # The daemon looks at sensors every five seconds, whatever they ask for.
 _INTERVAL_S = 5
@@ -90,13 +92,23 @@ def desk_files(job: UnresolvedAssetJobDefinition, open_job: UnresolvedAssetJobDe
         found = desk.pending(settings, ledger, int(context.cursor or 0))
         context.update_cursor(str(found.position))
         dates = sorted({day for days in found.symbols.values() for day in days})
-        named = {day: {name for days in found.symbols.values() for name in days.get(day, ())} for day in dates}
+        named = {
+            day: {name for days in found.symbols.values() for name in days.get(day, ())} - {ALL_SYMBOLS}
+            for day in dates
+        }
         still_open = {day: names & open_tca.open_symbols(ledger, day) for day, names in named.items()}
         for day, names in open_tca.behind(settings, ledger).items():
             still_open[day] = still_open.get(day, set()) | set(names)
         closed = {day: names - still_open[day] for day, names in named.items()}
+        # What a date without news of a symbol lacks is its events alone.
+        events = {
+            day: [dg.AssetKey(desk.table(kind).split("/")) for kind, days in found.symbols.items() if day in days]
+            for day, names in named.items()
+            if not names
+        }
         answers = [
             *_requests(context, platform, job.name, _tagged(closed)),
+            *_requests(context, platform, job.name, {day: ([], _NO_TAGS) for day in events}, only=events),
             *_requests(context, platform, open_job.name, _tagged(still_open), mark=DESK_DATE_TAG),
         ]
         # Dagster takes runs or a reason for none.
@@ -143,6 +155,7 @@ def _requests(
     wanted: dict[date, tuple[list[str], dict[str, str]]],
     *,
     mark: str = DATE_TAG,
+    only: Mapping[date, list[dg.AssetKey]] = MappingProxyType({}),
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     partitions, waiting, requests = daily(platform.settings.partitions.start), [], []
     for day, (names, more_tags) in wanted.items():
@@ -154,7 +167,15 @@ def _requests(
             waiting.append(key)
         else:
             tags = {**marked, **more_tags, SYMBOLS_TAG: ",".join(names)}
-            requests.append(dg.RunRequest(job_name=job_name, partition_key=key, tags=tags, run_config=QUIET))
+            requests.append(
+                dg.RunRequest(
+                    job_name=job_name,
+                    partition_key=key,
+                    tags=tags,
+                    run_config=QUIET,
+                    asset_selection=only.get(day),
+                )
+            )
     yield from requests
     if waiting and not requests:  # Dagster takes one or the other
         yield dg.SkipReason(f"A run is under way, or has just failed, for {', '.join(waiting)}.")

@@ -27,12 +27,13 @@ _LOGGED_EVERY = 25
 
 @dataclass(frozen=True)
 class TableAsset:
-    """What the definition of a table asset needs beside its recipe and contract."""
+    """What the definition of a table asset needs beside its recipe and contract; `reads`: assets that are no tables."""
 
     table: str
     owners: tuple[str, ...] = ("team:data-platform",)
     kinds: tuple[str, ...] = ("polars", "parquet")
     plot: Plot | None = None
+    reads: tuple[dg.AssetKey, ...] = ()
     fresh_within: timedelta = timedelta(hours=36)
 
 
@@ -55,7 +56,8 @@ def table_asset(spec: TableAsset, partitions: dg.DailyPartitionsDefinition) -> d
                         ),
                     )
                     for read in recipe.inputs
-                ],
+                ]
+                + [dg.AssetDep(key) for key in spec.reads],
                 description=contract.__doc__,
                 group_name=spec.table.split("/", maxsplit=1)[0],
                 owners=list(spec.owners),

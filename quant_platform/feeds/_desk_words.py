@@ -1,6 +1,7 @@
 """How desks and brokers spell sides, figures, times and states: text in, values and broken rules out."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import NamedTuple
 
 import polars as pl
@@ -36,9 +37,16 @@ LIQUIDITIES: Mapping[Liquidity, tuple[str, ...]] = {
     Liquidity.AUCTION: ("auction", "cross"),
 }
 
+
+def own_words(words: type[StrEnum]) -> Mapping[str, tuple[str, ...]]:
+    """Return spellings that are the words themselves."""
+    return {word: (word.replace("_", ""),) for word in words}
+
+
 REASONS: Mapping[str, str] = {
     "columns": "the line has more or fewer fields than the header",
     "number": "it is no number; thousands may be separated, decimals need a point",
+    "date": "it is no date: write it as 2026-11-20",
     "time": "it is no time: write it as 2026-11-20T20:15:00.000Z, or as s, ms, us or ns since 1970",
     "no_time_zone": "its time does not tell a zone: let the file tell it, or set time_zone in a mapping",
     "ambiguous_local_time": "the clocks changed then: the time came twice or never in its zone; let the file tell UTC",
@@ -47,10 +55,15 @@ REASONS: Mapping[str, str] = {
     "unknown": "the word is not known: platform.yaml has no such instrument or venue, or it spells no side or state",
     "nullability": "it is missing",
     "min_exclusive": "it is zero or negative",
-    "min": "it is negative",
+    "min": "it is too small",
     "max": "it is too large",
     "side_is_known": "it is neither buy nor sell",
     "ends_after_it_began": "its end lies before its beginning",
+    "schema_version_is_known": "its schema is newer than what is read here, which is version 1",
+    "failure_has_a_reason": "a settlement that failed needs a failure_reason",
+    "sentiment_is_of_texts": "it has a sentiment of news, posts or analysts of which none were read",
+    "interval_is_whole": "of the interval one end is missing, or the low one is above the high one",
+    "is_a_pair": "both instruments are the same",
     "moved": "its id has been told of another symbol or trading date, and would count on both",
     "conflict": "another file has told the same revision otherwise: a correction needs a higher revision",
 }
@@ -107,6 +120,12 @@ def word(cells: pl.Series, spellings: Mapping[int, tuple[str, ...]] | Mapping[st
     meanings = {s: value for value, listed in spellings.items() for s in listed}
     dtype = pl.String if isinstance(next(iter(spellings)), str) else pl.Int64
     return _read(written, plain.replace_strict(meanings, default=None, return_dtype=dtype), "unknown")
+
+
+def date(cells: pl.Series) -> Read:
+    """Return dates."""
+    written = _written(cells)
+    return _read(written, written.str.to_date("%Y-%m-%d", strict=False), "date")
 
 
 def instant(cells: pl.Series, time_zone: str | None) -> Read:

@@ -1,4 +1,4 @@
-"""A desk's file to rows of `Decision`, `Order` or `Fill`, each with the rule that it breaks, if any.
+"""A desk's file to rows of `Decision`, `Order`, `Fill` or an event, each with the rule that it breaks, if any.
 
 Own files have the contracts' column names; a broker's are read by a mapping of the settings. Every row of the file is a
 row here, or is left out by the mapping's filter and counted. How words, figures and times are spelled: _desk_words.py.
@@ -12,11 +12,20 @@ from typing import Any
 import polars as pl
 
 from quant_platform.contracts._schema import INSTANT, Contract, polars_schema, split
+from quant_platform.contracts.events import EVENT_WORDS, SCHEMA_VERSION
 from quant_platform.feeds import _desk_words as words
 from quant_platform.feeds._desk_table import DeskError, Table, UnfinishedError, table
 from quant_platform.feeds._desk_words import REASONS
 from quant_platform.feeds.sheet import LINE
-from quant_platform.settings import DESK_CONTRACTS, DESK_IDS, DeskKind, DeskMapping, required_columns
+from quant_platform.settings import (
+    DESK_CONTRACTS,
+    DESK_IDS,
+    EVENT_ALIASES,
+    EVENT_ID,
+    DeskKind,
+    DeskMapping,
+    required_columns,
+)
 
 __all__ = ["REASONS", "DeskError", "Parsed", "UnfinishedError", "broken_rules", "parsed", "reason"]
 
@@ -25,7 +34,10 @@ _SPELLED: Mapping[str, Mapping[int, tuple[str, ...]] | Mapping[str, tuple[str, .
     "side": words.SIDES,
     "status": words.STATUSES,  # type: ignore[dict-item]  # a StrEnum is a str, a Mapping's key is invariant
     "liquidity": words.LIQUIDITIES,  # type: ignore[dict-item]
+    **{column: words.own_words(one) for column, one in EVENT_WORDS.items()},
 }
+_SYMBOLS = ("symbol", "other_symbol")
+_ASSUMED = {"revision": 0, "schema_version": 1}
 _RULES_TOLD = 5
 _CLOCKS_DIFFER = timedelta(days=1)
 
@@ -97,21 +109,59 @@ def reason(rule: str) -> str:
 
 
 def _kind(found: Table) -> DeskKind:
+    names = found.cells.columns
+    if EVENT_ID in names:
+        return _event_kind(names)
     for kind in ("fills", "orders", "decisions"):  # a fill names its order, and an order its decision
-        if DESK_IDS[kind] in found.cells.columns:
+        if DESK_IDS[kind] in names:
             return kind
     raise DeskError(
-        f"It has none of the columns {', '.join(DESK_IDS.values())}, so it is no file of the desk's own format; it has "
-        f"{_listed(found)}. Name a mapping that says how to read it."
+        f"It has none of the columns {', '.join(dict.fromkeys(DESK_IDS.values()))}, so it is no file of the desk's own "
+        f"format; it has {_listed(found)}. Name a mapping that says how to read it."
     )
 
 
+def _event_kind(names: list[str]) -> DeskKind:
+    """Return the kind whose columns are all there: an event may name a fill, an order and a decision beside its id."""
+    lacking = {kind: [name for name in _needed(kind, names) if name not in names] for kind in DESK_CONTRACTS}
+    fitting = [kind for kind, missing in lacking.items() if not missing]
+    if len(fitting) > 1:
+        kinds = ", ".join(fitting)
+        raise DeskError(f"Its columns are those of {kinds}: name its kind, or drop it into a folder of that name.")
+    if not fitting:
+        kind, missing = min(lacking.items(), key=lambda one: len(one[1]))
+        raise DeskError(f"It is no event: of {kind}, which it is nearest to, it lacks the columns {_quoted(missing)}.")
+    return fitting[0]
+
+
+def _needed(kind: DeskKind, names: list[str]) -> list[str]:
+    """Return the columns that an own file of a kind must have; an event's id stands for that of its other name."""
+    needed = required_columns(kind)
+    is_event = kind in EVENT_ALIASES.values() and EVENT_ID in names and DESK_IDS[kind] not in names
+    return [EVENT_ID if is_event and name == DESK_IDS[kind] else name for name in needed]
+
+
 def _own(found: Table, kind: DeskKind) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
-    columns = DESK_CONTRACTS[kind].columns()
-    _check_columns(found, [*required_columns(kind), *(c for c in columns if c in found.repeated)])
+    columns, names = DESK_CONTRACTS[kind].columns(), found.cells.columns
+    needed = _needed(kind, names)
+    _check_columns(found, [*needed, *(c for c in columns if c in found.repeated)])
+    theirs = dict(zip(required_columns(kind), needed, strict=True))
     cells = found.cells.with_row_index(_PLACE)
-    given = [pl.col(name) if name in cells.columns else pl.lit(None, pl.String).alias(name) for name in columns]
-    return cells.select(_PLACE, *given), 0, tuple(name for name in found.cells.columns if name not in columns)
+    given = {name: theirs.get(name, name) for name in columns}
+    unread = tuple(name for name in names if name not in given.values())
+    if "schema_version" in unread:
+        _check_version(found)
+    told = [
+        pl.col(name).alias(ours) if name in names else pl.lit(None, pl.String).alias(ours)
+        for ours, name in given.items()
+    ]
+    return cells.select(_PLACE, *told), 0, unread
+
+
+def _check_version(found: Table) -> None:
+    told = words.whole_number(found.cells["schema_version"]).value.to_list()
+    if newer := [version for version in told if version is not None and version > SCHEMA_VERSION]:
+        raise DeskError(f"Its schema_version is {max(newer)}; what is read here is version {SCHEMA_VERSION}.")
 
 
 def _mapped(found: Table, mapping: DeskMapping) -> tuple[pl.DataFrame, int, tuple[str, ...]]:
@@ -171,19 +221,22 @@ def _values(
         else:
             values[name], rules[name] = _read(cells, name, dtype, zone)
     if mapping and mapping.symbols:
-        values["symbol"] = values["symbol"].replace(dict(mapping.symbols))
-    if mapping and mapping.side_from_sign is not None:
+        values |= {name: values[name].replace(dict(mapping.symbols)) for name in _SYMBOLS if name in values}
+    if mapping and mapping.side_from_sign is not None and "quantity" in values:
         values["quantity"] = values["quantity"].abs()
     rows = pl.DataFrame({_PLACE: texts[_PLACE], **{name: value.cast(schema[name]) for name, value in values.items()}})
     judged = {name: pl.lit(rule) for name, rule in rules.items()}
-    judged["symbol"] = pl.when(~pl.col("symbol").is_in(list(symbols))).then(pl.lit("unknown"))
+    for name in _SYMBOLS:
+        if name in schema:
+            judged[name] = pl.when(~pl.col(name).is_in(list(symbols))).then(pl.lit("unknown"))
     if "venue" in schema and venues:
         judged["venue"] = pl.when(~pl.col("venue").is_in(list(venues))).then(pl.lit("unknown"))
     too_late = pl.col("ts_event") > ts_intake + _CLOCKS_DIFFER
     judged["ts_event"] = pl.when(too_late).then(pl.lit("out_of_range")).otherwise(judged.get("ts_event"))
     named = (pl.lit(f"{name}|") + judged[name] for name in schema if name in judged)
     broken = pl.concat_str(list(named), separator=",", ignore_nulls=True)
-    return rows.with_columns(pl.col("revision").fill_null(0), rule=pl.when(broken != "").then(broken))
+    assumed = [pl.col(name).fill_null(value) for name, value in _ASSUMED.items() if name in schema]
+    return rows.with_columns(*assumed, rule=pl.when(broken != "").then(broken))
 
 
 def _read(cells: pl.Series, name: str, dtype: pl.DataType, zone: str | None) -> words.Read:
@@ -191,6 +244,8 @@ def _read(cells: pl.Series, name: str, dtype: pl.DataType, zone: str | None) -> 
         return words.word(cells, _SPELLED[name])
     if dtype == INSTANT:
         return words.instant(cells, zone)
+    if dtype == pl.Date:
+        return words.date(cells)
     return words.number(cells) if dtype == pl.Float64 else words.whole_number(cells)
 
 

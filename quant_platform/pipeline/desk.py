@@ -1,4 +1,4 @@
-"""Recipes of `execution/decisions`, `execution/orders` and `execution/fills`: what the desk's files told.
+"""Recipes of `execution/decisions`, `orders` and `fills`, and of events that come in: what the desk's files told.
 
 The intake has sorted the files' rows by date and symbol. Here they are put together, all revisions: what was
 told twice counts once, and what was told otherwise under the same revision is quarantined. Not here: which revision
@@ -19,11 +19,10 @@ from quant_platform.contracts._schema import polars_schema
 from quant_platform.feeds import desk
 from quant_platform.pipeline.ledger import Ledger
 from quant_platform.pipeline.sessions import ALWAYS_OPEN, local_session, trading_date
-from quant_platform.pipeline.units import Built, Recipe, Source, Work
-from quant_platform.settings import DESK_CONTRACTS, DESK_IDS, DeskKind, Settings
+from quant_platform.pipeline.units import Built, Recipe, Source, Work, unit_symbols
+from quant_platform.settings import DESK_CONTRACTS, DESK_IDS, EVENT_ID, DeskKind, Settings
 from quant_platform.storage import desk_archive
 
-_DOMAIN = "execution/"
 _A_DAY = timedelta(days=1)
 _QUARANTINED = ("rule", "source_file", "source_line", "raw")
 
@@ -37,7 +36,12 @@ class Pending(NamedTuple):
 
 def table(kind: DeskKind) -> str:
     """Return the table of a kind."""
-    return f"{_DOMAIN}{kind}"
+    return DESK_CONTRACTS[kind].table
+
+
+def is_cross_symbol(kind: DeskKind) -> bool:
+    """Return whether the kind's table belongs to no symbol: an event's, which may be of the whole portfolio."""
+    return DESK_IDS[kind] == EVENT_ID
 
 
 def pending(settings: Settings, ledger: Ledger, position: int = 0) -> Pending:
@@ -48,7 +52,7 @@ def pending(settings: Settings, ledger: Ledger, position: int = 0) -> Pending:
         ledger: What the tables contain.
         position: What the last call returned; only to look at less.
     """
-    root, known = settings.landing / desk_archive.FOLDER, {i.symbol for i in settings.instruments}
+    root, known = settings.landing / desk_archive.FOLDER, unit_symbols(settings)
     days: dict[tuple[DeskKind, Date], set[str]] = defaultdict(set)
     told = list(desk_archive.receipts(root, position))
     for _, one in told:
@@ -110,7 +114,7 @@ def _fetched(work: Work) -> Source | None:
 
 
 def _kind_of(work: Work) -> DeskKind:
-    return _kind(work.unit.table.removeprefix(_DOMAIN))
+    return next(kind for kind in DESK_CONTRACTS if table(kind) == work.unit.table)
 
 
 def _fingerprint(paths: list[Path]) -> str:
@@ -153,6 +157,14 @@ def _parameters(settings: Settings) -> Mapping[str, Any]:
 
 
 DESK = tuple(
-    Recipe(table(kind), _day, (desk.__name__,), fetch=_fetched, parameters=_parameters, is_whole_at_once=True)
+    Recipe(
+        table(kind),
+        _day,
+        (desk.__name__,),
+        fetch=_fetched,
+        parameters=_parameters,
+        is_cross_symbol=is_cross_symbol(kind),
+        is_whole_at_once=True,
+    )
     for kind in DESK_CONTRACTS
 )

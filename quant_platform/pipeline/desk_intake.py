@@ -18,17 +18,27 @@ import polars as pl
 from quant_platform.contracts._schema import INSTANT
 from quant_platform.feeds import desk
 from quant_platform.feeds.desk import DeskError, UnfinishedError
-from quant_platform.pipeline.desk import DESK, table, trading_dates
-from quant_platform.settings import DESK_CONTRACTS, DESK_IDS, REFUSED_FOLDER, DeskKind, DeskMapping, Settings
+from quant_platform.pipeline.desk import DESK, is_cross_symbol, table, trading_dates
+from quant_platform.pipeline.sessions import ALWAYS_OPEN
+from quant_platform.settings import (
+    DESK_CONTRACTS,
+    DESK_IDS,
+    REFUSED_FOLDER,
+    DeskKind,
+    DeskMapping,
+    Settings,
+    desk_kind,
+)
 from quant_platform.storage import desk_archive, quarantine
 from quant_platform.storage.atomic import published
 from quant_platform.storage.desk_archive import Day, Receipt
+from quant_platform.storage.lake import ALL_SYMBOLS
 
 _PASSED_OVER = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".reason")
 _KEPT_SUFFIXES = (".csv", ".gz", ".parquet")
 _GIVEN_UP_NS = 600 * 1_000_000_000
 _HOW_CHARACTERS = 8
-_DATE = "trading_date_"
+_DATE, _OF = "trading_date_", "unit_symbol_"
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,7 @@ def _taken_or_refused(settings: Settings, path: Path, via: str | None, now: int)
     quiet_ns = now - before.st_ctime_ns  # a copy may set the time of a file's change, not this one
     if quiet_ns < settings.feeds.desk.settle_s * 1e9:
         return Ingested(path, "waiting", why="It has just changed.")
-    kind = next((kind for kind in DESK_CONTRACTS if kind == via), None)
+    kind = desk_kind(via or "")
     one = ingested(settings, path, ts_intake=now, mapping=None if kind else via, kind=kind)
     if one.status == "refused" or (one.status == "waiting" and quiet_ns > _GIVEN_UP_NS):
         _refuse(path, one.why, before.st_mtime_ns)
@@ -196,14 +206,14 @@ def _put(settings: Settings, root: Path, begun: Receipt, parsed: desk.Parsed, *,
     rows = _settled(root, begun, _placed(settings, parsed)).with_columns(
         source_file=pl.lit(begun.file), ts_intake=pl.lit(begun.ts_intake).cast(INSTANT)
     )
-    rows = rows.select(*DESK_CONTRACTS[parsed.kind].columns(), *desk_archive.ORIGIN, _DATE)
+    rows = rows.select(*DESK_CONTRACTS[parsed.kind].columns(), *desk_archive.ORIGIN, _DATE, _OF)
     days = []
     is_placed = pl.col(_DATE).is_not_null()
     for (date, symbol), own in (
-        rows.filter(is_placed).sort(_DATE, "symbol", maintain_order=True).group_by(_DATE, "symbol", maintain_order=True)
+        rows.filter(is_placed).sort(_DATE, _OF, maintain_order=True).group_by(_DATE, _OF, maintain_order=True)
     ):
         assert isinstance(date, Date)
-        desk_archive.put_part(root, begun, date, str(symbol), own.drop(_DATE))
+        desk_archive.put_part(root, begun, date, str(symbol), own.drop(_DATE, _OF))
         days.append(Day(date, str(symbol), own["rule"].null_count(), own.height - own["rule"].null_count()))
     unplaced = rows.filter(~is_placed)
     quarantine.put(
@@ -234,11 +244,17 @@ def _put(settings: Settings, root: Path, begun: Receipt, parsed: desk.Parsed, *,
 
 
 def _placed(settings: Settings, parsed: desk.Parsed) -> pl.DataFrame:
-    """Return the rows with their trading dates; null where symbol or time is not known."""
+    """Return the rows with their trading dates, and the symbols of their units; null where that is not known.
+
+    Events are of UTC dates, and of no symbol.
+    """
+    if is_cross_symbol(parsed.kind):
+        rows = parsed.rows.with_columns(pl.lit(ALL_SYMBOLS).alias(_OF))
+        return rows.with_columns(trading_dates(ALWAYS_OPEN, rows["ts_event"]).alias(_DATE))
     is_named = (~pl.col("rule").str.contains(r"\b(symbol|ts_event)\|")).fill_null(value=True) & pl.col(
         "ts_event"
     ).is_not_null()
-    rows = parsed.rows.with_row_index()
+    rows = parsed.rows.with_columns(pl.col("symbol").alias(_OF)).with_row_index()
     named, others = rows.filter(is_named), rows.filter(~is_named)
     calendars = {i.symbol: i.calendar for i in settings.instruments}
     by_calendar = named.group_by(pl.col("symbol").replace_strict(calendars, return_dtype=pl.String).alias("calendar"))
@@ -255,12 +271,12 @@ def _settled(root: Path, begun: Receipt, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows, those broken whose id was told of another symbol-day: it would count on both."""
     name = DESK_IDS[_kind(begun)]
     own = rows.filter(pl.col("rule").is_null()).select(
-        pl.col(name).alias("id"), pl.col(_DATE).alias("date"), "symbol", file=pl.lit(begun.file)
+        pl.col(name).alias("id"), pl.col(_DATE).alias("date"), pl.col(_OF).alias("symbol"), file=pl.lit(begun.file)
     )
     known = desk_archive.first_told(root, begun.kind, begun.ident, own)
     firsts = known.select(pl.col("id").alias(name), first_date="date", first_symbol="symbol", first_file="file")
     joined = rows.join(firsts, on=name, how="left", maintain_order="left")
-    is_other = (pl.col(_DATE) != pl.col("first_date")) | (pl.col("symbol") != pl.col("first_symbol"))
+    is_other = (pl.col(_DATE) != pl.col("first_date")) | (pl.col(_OF) != pl.col("first_symbol"))
     moved = pl.format(f"{name}|moved from {{}} on {{}} of {{}}", "first_symbol", "first_date", "first_file")
     is_moved = pl.col("rule").is_null() & is_other
     return joined.with_columns(rule=pl.when(is_moved).then(moved).otherwise("rule")).select(rows.columns)

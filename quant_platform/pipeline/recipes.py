@@ -12,6 +12,7 @@ from quant_platform.contracts.market import Bar1s, Book
 from quant_platform.feeds import binance_archive, binance_csv, frames, lean, lobster, normalize, recorded
 from quant_platform.pipeline import capture
 from quant_platform.pipeline.desk import DESK
+from quant_platform.pipeline.events import EVENTS
 from quant_platform.pipeline.execution import EXECUTION
 from quant_platform.pipeline.live_values import LIVE
 from quant_platform.pipeline.options import OPTIONS
@@ -190,6 +191,7 @@ RECIPES: dict[str, Recipe] = {
         *ORDER_FLOW,
         *DESK,
         *EXECUTION,
+        *EVENTS,
         *VOL_INDICES,
         *LIVE,
     )

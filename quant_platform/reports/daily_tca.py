@@ -5,6 +5,7 @@ do), reading the lake (the asset does).
 """
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 
 from quant_platform.reports import tca_figures
 from quant_platform.reports.page import Figure, Table, environment, markdown, plain, publish_bytes, publish_plot_script
-from quant_platform.reports.tca_day import DailyTca
+from quant_platform.reports.tca_day import NAME, DailyTca, headline_path
 from quant_platform.reports.tca_notes import data_notes
 from quant_platform.reports.tca_order_figure import order_figure
 from quant_platform.reports.tca_scorecards import scorecard_tables
@@ -30,7 +31,8 @@ from quant_platform.reports.tca_tables import (
 )
 from quant_platform.reports.tca_verdict import headline, verdict
 
-NAME = "daily_tca"
+__all__ = ["NAME", "as_markdown", "latest", "render", "tables", "write"]
+
 _MARKS = {"attention": "**Attention.** ", "good": "", "note": ""}
 
 
@@ -98,8 +100,9 @@ def tables(day: DailyTca) -> dict[str, pl.DataFrame]:
 
 
 def write(inputs: DailyTca, folder: Path) -> Path:
-    """Write `<folder>/daily_tca/<date>.html` and `.md`, and each table as `<date>.<table>.csv` and `.parquet`.
+    """Write `<folder>/daily_tca/<date>.html` and `.md`, each table as `<date>.<table>.csv` and `.parquet`, and `.json`.
 
+    The latter has the headline's numbers, when what the page shows was known, and the page's place below the folder.
     The plot script that the pages share lies beside them.
 
     Returns:
@@ -112,6 +115,9 @@ def write(inputs: DailyTca, folder: Path) -> Path:
         publish_bytes(home / f"{inputs.date}.{name}.parquet", _parquet(frame))
     publish_bytes(home / f"{inputs.date}.md", as_markdown(inputs).encode())
     page = home / f"{inputs.date}.html"
+    known = pl.concat([inputs.orders["ts_known"], inputs.fills["ts_known"]]).cast(pl.Int64).max()
+    told = {**headline(inputs), "page": f"{NAME}/{page.name}", "ts_known": known}
+    publish_bytes(headline_path(folder, inputs.date), json.dumps(told, sort_keys=True).encode())
     publish_bytes(page, render(inputs).encode())
     return page
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import date as Date  # noqa: N812  # `date` names a field here
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 
 import polars as pl
 
@@ -26,6 +27,7 @@ from quant_platform.contracts.scorecards import (
 from quant_platform.reports.frames import shaped
 from quant_platform.reports.tca_digest import TcaDigest, digest
 
+NAME = "daily_tca"
 _SCHEMAS: Mapping[str, pl.Schema] = {
     "orders": polars_schema(TcaOrder),
     "fills": polars_schema(TcaFill),
@@ -108,6 +110,11 @@ class DailyTca:
             impact_fits=self.impact_fits,
             params=self.params,
         )
+
+
+def headline_path(reports: Path, date: Date) -> Path:
+    """Return where the headline's numbers of a date's report lie, as JSON."""
+    return reports / NAME / f"{date}.json"
 
 
 def standing(cells: pl.DataFrame) -> Period:

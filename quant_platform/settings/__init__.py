@@ -10,6 +10,8 @@ from quant_platform.settings.feeds import (
     CAPTURED_FEEDS,
     DESK_CONTRACTS,
     DESK_IDS,
+    EVENT_ALIASES,
+    EVENT_ID,
     POLLED_FEEDS,
     REFUSED_FOLDER,
     BinanceFeed,
@@ -26,6 +28,7 @@ from quant_platform.settings.feeds import (
     RecordedFrames,
     RecordedLean,
     Vix1dFeed,
+    desk_kind,
     required_columns,
 )
 from quant_platform.settings.instruments import Instrument, ListedOptions, Sources
@@ -37,6 +40,8 @@ __all__ = [
     "CAPTURED_FEEDS",
     "DESK_CONTRACTS",
     "DESK_IDS",
+    "EVENT_ALIASES",
+    "EVENT_ID",
     "METRIC_INTERVALS",
     "POLLED_FEEDS",
     "REFUSED_FOLDER",
@@ -72,6 +77,7 @@ __all__ = [
     "Vix1dFeed",
     "Vpin",
     "config_path",
+    "desk_kind",
     "load_settings",
     "masked",
     "required_columns",

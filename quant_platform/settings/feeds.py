@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from quant_platform.contracts._schema import Contract
+from quant_platform.contracts.events import TOLD_EVENTS
 from quant_platform.contracts.execution import Decision, Fill, Order
 from quant_platform.settings._shared import Positive, Section
 
@@ -113,12 +114,39 @@ class Vix1dFeed(Section):
     ibkr: IbkrGateway | None = Field(None, description="The gateway; none: IBKR is not asked.")
 
 
-DeskKind = Literal["decisions", "orders", "fills"]
-DESK_CONTRACTS: Mapping[DeskKind, type[Contract]] = {"decisions": Decision, "orders": Order, "fills": Fill}
-DESK_IDS: Mapping[DeskKind, str] = {"decisions": "decision_id", "orders": "order_id", "fills": "fill_id"}
-"""What the desk tells, by kind: the contract of its rows, and the column that names one."""
+DeskKind = Literal[
+    "decisions",
+    "orders",
+    "fills",
+    "trade_settled",
+    "execution_quality",
+    "risk_violation",
+    "position_sized",
+    "portfolio_performance",
+    "rebalancing",
+    "news_sentiment_analyzed",
+    "market_impact_assessment",
+    "technical_indicator_computed",
+    "correlation_matrix_updated",
+]
+_CONTRACTS: tuple[type[Contract], ...] = (Decision, Order, Fill, *TOLD_EVENTS)
+DESK_CONTRACTS: Mapping[DeskKind, type[Contract]] = dict(zip(get_args(DeskKind), _CONTRACTS, strict=True))
+"""What the desk tells, by kind: the contract of its rows. A kind is the last part of its table's name."""
+
+EVENT_ID = "event_id"
+DESK_IDS: Mapping[DeskKind, str] = {
+    **dict.fromkeys(DESK_CONTRACTS, EVENT_ID),
+    "decisions": "decision_id",
+    "orders": "order_id",
+    "fills": "fill_id",
+}
+"""By kind: the column that names a row."""
+
+EVENT_ALIASES: Mapping[str, DeskKind] = {"trade_executed": "fills", "trading_decision": "decisions"}
+"""Events that are rows of another kind, each by its `event_id` where the file has no id of that kind."""
 
 REFUSED_FOLDER = "refused"
+_ASSUMED = {"schema_version", "revision", "ts_recv"}
 _Text = Annotated[str, BeforeValidator(str)]  # YAML reads -1 as a number; files are text
 
 
@@ -167,13 +195,18 @@ class DeskMapping(Section):
 
 
 def required_columns(kind: DeskKind) -> list[str]:
-    """Return the columns that a file of a kind must have; without a revision it is 0, and a receipt is assumed."""
+    """Return the columns that a file of a kind must have; the others are null, or have a value that is assumed."""
     columns = DESK_CONTRACTS[kind].columns()
-    return [name for name, column in columns.items() if not column.nullable and name not in {"revision", "ts_recv"}]
+    return [name for name, column in columns.items() if not column.nullable and name not in _ASSUMED]
+
+
+def desk_kind(name: str) -> DeskKind | None:
+    """Return the kind of that name, or of the event that is another name of it; None where there is none."""
+    return EVENT_ALIASES.get(name) or next((kind for kind in DESK_CONTRACTS if kind == name), None)
 
 
 class DeskFeed(Section):
-    """The desk's own decisions, orders and fills, as CSV or Parquet files dropped into a folder.
+    """The desk's own decisions, orders, fills and events, as CSV or Parquet files dropped into a folder.
 
     A file in a folder of the landing is read by the mapping, or taken for the kind, that the folder is named after.
     """
@@ -191,7 +224,7 @@ class DeskFeed(Section):
     @field_validator("mappings")
     @classmethod
     def _not_reserved(cls, value: Mapping[str, DeskMapping]) -> Mapping[str, DeskMapping]:
-        if reserved := sorted({REFUSED_FOLDER, *DESK_CONTRACTS}.intersection(value)):
+        if reserved := sorted({REFUSED_FOLDER, *DESK_CONTRACTS, *EVENT_ALIASES}.intersection(value)):
             raise ValueError(f"{', '.join(reserved)} is a folder of its own: give the mapping another name")
         return value
 

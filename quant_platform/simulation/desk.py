@@ -1,8 +1,9 @@
 """A simulated desk's own records of what it did in the simulated market, in the platform's own format for desk files.
 
 Here: decisions, orders and fills of a symbol-day as rows of their contracts, and their files. Not here: what the desk
-is like (`desk_params`), what it sets out to do (`desk_plan`), what that does to the price (`desk_impact`) and what it
-pays (`desk_execution`). `market.write_archive` lets the desk trade while it writes the archive.
+is like (`desk_params`), what it sets out to do (`desk_plan`), what that does to the price (`desk_impact`), what it
+pays (`desk_execution`), and what others tell of it (`desk_events`), whose files are written here too.
+`market.write_archive` lets the desk trade while it writes the archive.
 
 An order is told of when it is done, with its end; a fill at once. Of the few fills that are told wrong at first, as
 revision 0, the price is worse than it was or the fee too high; revision 1 follows minutes to hours later.
@@ -19,8 +20,16 @@ import numpy as np
 import polars as pl
 
 from quant_platform.contracts._schema import INSTANT, Contract, polars_schema
+from quant_platform.contracts.events import (
+    MarketImpactAssessment,
+    NewsSentimentAnalyzed,
+    PositionSized,
+    RiskViolation,
+    TradeSettled,
+)
 from quant_platform.contracts.execution import Decision, Fill, Liquidity, Order, OrderStatus
 from quant_platform.simulation.desk_book import double_mid_ticks, spread_ticks
+from quant_platform.simulation.desk_events import DeskEvents, events_of
 from quant_platform.simulation.desk_execution import Fills, limits
 from quant_platform.simulation.desk_plan import MarketScale
 from quant_platform.simulation.desk_session import DeskSession
@@ -29,7 +38,16 @@ from quant_platform.simulation.market_files import BoolArray, IntArray, Quotes
 from quant_platform.storage.atomic import published
 
 COST_MODEL = "square-root-1"
-KINDS: dict[str, type[Contract]] = {"decisions": Decision, "orders": Order, "fills": Fill}
+KINDS: dict[str, type[Contract]] = {
+    "decisions": Decision,
+    "orders": Order,
+    "fills": Fill,
+    "trade_settled": TradeSettled,
+    "risk_violation": RiskViolation,
+    "position_sized": PositionSized,
+    "market_impact_assessment": MarketImpactAssessment,
+    "news_sentiment_analyzed": NewsSentimentAnalyzed,
+}
 
 _NS = 1_000_000_000
 _RISK_LIMIT_ORDERS = 30
@@ -45,6 +63,7 @@ class DeskDay(NamedTuple):
     decisions: pl.DataFrame
     orders: pl.DataFrame
     fills: pl.DataFrame
+    events: DeskEvents
 
 
 class _Day(NamedTuple):
@@ -109,7 +128,8 @@ def records_of(session: DeskSession, quotes: Quotes, fills: Fills) -> DeskDay:
         fills: What was executed of the plan at them.
     """
     day = _Day(session, quotes, fills)
-    return DeskDay(_decisions(day), _orders(day), _fills(day))
+    decisions, executed = _decisions(day), _fills(day)
+    return DeskDay(decisions, _orders(day), executed, events_of(session, decisions, executed))
 
 
 def write_desk(
@@ -125,7 +145,7 @@ def write_desk(
     """
     written = []
     for place, (kind, contract) in enumerate(KINDS.items()):
-        rows = pl.concat([one[place] for one in records]).sort(contract.sorted_by)
+        rows = pl.concat([(*one[:3], *one.events)[place] for one in records]).sort(contract.sorted_by)
         text = io.BytesIO()
         rows.write_csv(text, datetime_format="%Y-%m-%dT%H:%M:%S%.9fZ")
         path = desk_path(root, day, kind)
@@ -138,7 +158,7 @@ def write_desk(
 
 
 def desk_path(root: Path, day: date, kind: str) -> Path:
-    """Return where a date's `decisions`, `orders` or `fills` lie."""
+    """Return where a date's file of one of `KINDS` lies."""
     return root / "desk" / f"{kind}-{day.isoformat()}.csv"
 
 

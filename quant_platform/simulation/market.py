@@ -141,8 +141,8 @@ def write_archive(
     """Write simulated symbol-days as official archive zips with `.CHECKSUM` files under `root`.
 
     Every symbol-day gets its instrument's tape; USD-M instruments get a bookTicker too, as in the archive, and below
-    `frames` recorded depth messages where their book comes from such. Each date of a desk gets its decisions, orders
-    and fills in all instruments below `desk`, as CSV with the names of their contracts.
+    `frames` recorded depth messages where their book comes from such. Each date of a desk gets its decisions, orders,
+    fills and events in all instruments below `desk`, as CSV with the names of their contracts.
     An archive file depends on the parameters, the instrument and the date alone, so that a call may add dates later:
     trade ids run on, update ids rise, and a day opens where the day before closed.
 

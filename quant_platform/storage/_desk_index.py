@@ -4,8 +4,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
+
+from quant_platform.settings import DESK_IDS
 
 _FILE = "index.sqlite"
 _CREATE = """
@@ -54,11 +57,13 @@ def _prepare(connection: sqlite3.Connection, root: Path) -> None:
     connection.execute("CREATE INDEX by_ident ON told (ident)")
     parts = [(path, pl.read_parquet(path, glob=False)) for path in root.glob("*/*/*/*.parquet")]
     for path, rows in sorted(parts, key=lambda part: (part[1]["ts_intake"][0], part[0].name)):
-        kind, date = path.parts[-4:-2]
+        kind, date, symbol = path.parts[-4:-1]
         whole = rows.filter(pl.col("rule").is_null())
-        named = whole.select(pl.col(f"{kind.removesuffix('s')}_id").alias("id"), "symbol", file="source_file")
+        own_id = next(name for known, name in DESK_IDS.items() if known == kind)
+        named = whole.select(pl.col(own_id).alias("id"), file="source_file")
+        placed = named.with_columns(date=pl.lit(date), symbol=pl.lit(unquote(symbol)))
         ident = ".".join(path.name.split(".")[:2])
-        connection.executemany(_INSERT, _entries(kind, ident, named.with_columns(date=pl.lit(date))))
+        connection.executemany(_INSERT, _entries(kind, ident, placed))
 
 
 def _entries(kind: str, ident: str, rows: pl.DataFrame) -> Iterator[tuple[str, ...]]:

@@ -279,7 +279,7 @@ class Lake:
 
     def tables(self) -> list[str]:
         """Return the tables that have at least one date."""
-        return sorted({str(p.parent.relative_to(self._root)) for p in self._root.glob("*/*/date=*")})
+        return sorted({str(p.parent.relative_to(self._root)) for p in self._root.glob("**/date=*")})
 
     def _dates(self, table: str, start: Date | None, end: Date | None) -> Iterator[tuple[Path, Date]]:
         folder = self._root / table

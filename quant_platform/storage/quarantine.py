@@ -53,7 +53,7 @@ def counts(root: Path, start: Date, end: Date) -> pl.DataFrame:
         .group_by("table", "symbol", "rule")
         .agg(rows=pl.len().cast(pl.Int64))
         .with_columns(date=pl.lit(day))
-        for path in sorted(root.glob("*/*/date=*/*.parquet"))
+        for path in sorted(root.glob("**/date=*/*.parquet"))
         if start <= (day := Date.fromisoformat(path.parent.name.removeprefix("date="))) <= end
     ]
     empty = pl.DataFrame(

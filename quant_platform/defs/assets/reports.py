@@ -27,7 +27,7 @@ from quant_platform.storage import quarantine
 
 KEY = dg.AssetKey(["reports", "daily_market"])
 _CONTEXT_DAYS = 30
-_OF_THE_DESK = "execution/"
+_OF_THE_DESK = ("execution/", "events/")
 _OF_CHAINS = frozenset(recipe.table for recipe in OPTIONS)
 _READS = (
     "statistics/liquidity",

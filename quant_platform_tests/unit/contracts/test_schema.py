@@ -241,7 +241,11 @@ def test_contract_of_an_unknown_table_lists_the_known_ones() -> None:
 
 
 def test_every_contract_stands_in_the_domain_of_its_table() -> None:
-    own_modules = {"dealer": "options", "scorecards": "execution"}  # what follows from the domain's other tables
+    own_modules = {
+        "dealer": "options",
+        "scorecards": "execution",
+        "events_out": "events",
+    }  # what follows from the domain's other tables
     for contract in all_contracts():
         module = contract.__module__.removeprefix("quant_platform.contracts.")
         assert own_modules.get(module, module) == contract.table.split("/")[0]

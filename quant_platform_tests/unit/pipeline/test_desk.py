@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from quant_platform.calculators.revisions import as_of, current
+from quant_platform.contracts.events import TOLD_EVENTS
 from quant_platform.contracts.execution import Fill
 from quant_platform.pipeline.desk import DESK, pending, trading_dates
 from quant_platform.pipeline.desk_intake import ingested
@@ -187,6 +188,8 @@ def test_a_date_that_a_calendar_does_not_reach_is_null() -> None:
     assert trading_dates("XNYS", moments).to_list() == [None, FRIDAY]
 
 
-def test_the_recipes_are_of_the_three_kinds() -> None:
-    assert [recipe.table for recipe in DESK] == ["execution/decisions", "execution/orders", "execution/fills"]
+def test_a_recipe_is_of_each_kind_and_those_of_events_belong_to_no_symbol() -> None:
+    assert [recipe.table for recipe in DESK[:3]] == ["execution/decisions", "execution/orders", "execution/fills"]
+    assert [recipe.table for recipe in DESK[3:]] == [contract.table for contract in TOLD_EVENTS]
+    assert [recipe.is_cross_symbol for recipe in DESK] == [False] * 3 + [True] * len(TOLD_EVENTS)
     assert Fill.sorted_by == ("ts_event", "fill_id", "revision")

@@ -59,6 +59,7 @@ def one_row(contract: type[Contract]) -> pl.DataFrame:
     row: dict[str, Any] = {
         d.name: d.bounds.split(" · ")[0] if d.dtype == "String" and d.bounds else None for d in column_docs(contract)
     }
+    row |= {"other_symbol": "ETHUSDT"}
     row |= {f"bid_price_{n}": 10 - n for n in range(1, 6)} | {f"ask_price_{n}": 10 + n for n in range(1, 6)}
     schema = polars_schema(contract)
     values = {name: row[name] or samples.get(dtype.base_type(), 1) for name, dtype in schema.items()}
