@@ -122,16 +122,23 @@ def _kind(found: Table) -> DeskKind:
 
 
 def _event_kind(names: list[str]) -> DeskKind:
-    """Return the kind whose columns are all there: an event may name a fill, an order and a decision beside its id."""
+    """Return the kind whose needed columns are all there; of several, the one that most of its columns are of.
+
+    An event may name a fill, an order and a decision beside its own id.
+    """
     lacking = {kind: [name for name in _needed(kind, names) if name not in names] for kind in DESK_CONTRACTS}
+    known = {kind: sum(name in names for name in contract.columns()) for kind, contract in DESK_CONTRACTS.items()}
+    if all(lacking.values()):
+        kind = min(lacking, key=lambda one: (len(lacking[one]), -known[one]))
+        raise DeskError(
+            f"It is no event: of {kind}, which it is nearest to, it lacks the columns {_quoted(lacking[kind])}."
+        )
     fitting = [kind for kind, missing in lacking.items() if not missing]
-    if len(fitting) > 1:
-        kinds = ", ".join(fitting)
+    nearest = [kind for kind in fitting if known[kind] == max(known[one] for one in fitting)]
+    if len(nearest) > 1:
+        kinds = ", ".join(nearest)
         raise DeskError(f"Its columns are those of {kinds}: name its kind, or drop it into a folder of that name.")
-    if not fitting:
-        kind, missing = min(lacking.items(), key=lambda one: len(one[1]))
-        raise DeskError(f"It is no event: of {kind}, which it is nearest to, it lacks the columns {_quoted(missing)}.")
-    return fitting[0]
+    return nearest[0]
 
 
 def _needed(kind: DeskKind, names: list[str]) -> list[str]:

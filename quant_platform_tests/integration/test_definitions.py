@@ -19,6 +19,8 @@ from quant_platform.contracts._schema import contract_of
 from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import Platform
+from quant_platform.pipeline.desk import DESK
+from quant_platform.pipeline.events import EVENTS
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.settings import load_settings
 from quant_platform_tests.every_unit import UNFED
@@ -37,12 +39,10 @@ WITHOUT_PLOT = {
     "options/chain",
     "options/chain_quality",
     "options/greeks",
-    "execution/decisions",
-    "execution/orders",
-    "execution/fills",
     "volatility/variance_strips",
     "volatility/vix1d",
     "live/values",
+    *(recipe.table for recipe in (*DESK, *EVENTS) if recipe.table != "events/out/performance_attribution"),
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 

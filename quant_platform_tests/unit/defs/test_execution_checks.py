@@ -8,7 +8,7 @@ import pytest
 
 from quant_platform.contracts.execution import TcaOrder
 from quant_platform.defs import checks
-from quant_platform.pipeline import execution
+from quant_platform.pipeline import events, execution
 from quant_platform.pipeline.units import Outcome, Unit, UnitStatus
 
 DAY = date(2024, 3, 4)
@@ -60,3 +60,12 @@ def test_every_check_stands_in_the_tables_specs() -> None:
     }
     assert set(COUNTED) < set(named)
     assert named["prices_within_range"] == "Every fill's price is within the range of the date's trades."
+
+
+@pytest.mark.parametrize("told", [("0", "0"), ("0", "2"), ()])
+def test_a_waterfall_that_does_not_add_up_makes_its_check_red(told: tuple[str, ...]) -> None:
+    table = "events/out/performance_attribution"
+    outcomes = [Outcome(Unit(table, "all", DAY), UnitStatus.OK, rows=5, facts={events.CHECK: one}) for one in told]
+    found = {one.check_name: one for one in checks.evaluations(table, DAY, outcomes, {})}[checks.WATERFALL]
+    assert (found.passed, found.severity) == ("2" not in told, dg.AssetCheckSeverity.ERROR)
+    assert found.metadata["unreconciled"].value == sum(int(one) for one in told)

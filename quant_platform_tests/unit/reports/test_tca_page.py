@@ -12,9 +12,10 @@ from quant_platform.contracts.execution import TcaFill, TcaOrder
 from quant_platform.contracts.scorecards import AlgoScorecard, Impact, ImpactFit, VenueScorecard
 from quant_platform.reports.daily_tca import as_markdown, render, tables, write
 from quant_platform.reports.page import PLOT_SCRIPT, self_contained
+from quant_platform.reports.tca_day import headline_path
 from quant_platform.reports.tca_digest import chart_instants
 from quant_platform.reports.tca_notes import data_notes
-from quant_platform.reports.tca_verdict import verdict
+from quant_platform.reports.tca_verdict import headline, verdict
 from quant_platform_tests.unit.reports.tca_report_frames import (
     MIDNIGHT,
     NOTHING,
@@ -304,7 +305,10 @@ def test_write_publishes_the_page_its_tables_and_one_plot_script(tmp_path):
     assert page.read_text(encoding="utf-8") == render(day)
     names = {path.name for path in page.parent.iterdir()}
     beside = {f"2024-08-08.{name}.{kind}" for name in tables(day) for kind in ("csv", "parquet")}
-    assert names == {"2024-08-08.html", "2024-08-08.md", PLOT_SCRIPT, *beside}
+    assert names == {"2024-08-08.html", "2024-08-08.md", "2024-08-08.json", PLOT_SCRIPT, *beside}
+    told = json.loads(headline_path(tmp_path, day.date).read_bytes())
+    known = max(day.orders["ts_known"].cast(pl.Int64).max(), day.fills["ts_known"].cast(pl.Int64).max())
+    assert told == {**headline(day), "page": "daily_tca/2024-08-08.html", "ts_known": known}
     stored = pl.read_parquet(page.with_name("2024-08-08.orders.parquet"))
     assert stored.equals(day.digest.orders)
     lines = pl.read_csv(io.BytesIO(page.with_name("2024-08-08.shortfall.csv").read_bytes()))

@@ -107,17 +107,17 @@ def test_files_lie_beside_the_archive_by_date_and_kind(tmp_path: Path) -> None:
 
     written = write_archive(tmp_path, instruments=[BTC], dates=DAYS, params=MARKET, desk=DESK, on_file=told.__setitem__)
 
-    wanted = [tmp_path / "desk" / f"{kind}-{day}.csv" for day in DAYS for kind in ("decisions", "orders", "fills")]
-    assert written[-6:] == wanted
+    wanted = [tmp_path / "desk" / f"{kind}-{day}.csv" for day in DAYS for kind in KINDS]
+    assert written[-len(wanted) :] == wanted
     assert set(told) == set(written)
-    assert list(told)[-6:] == wanted
+    assert list(told)[-len(wanted) :] == wanted
     for path in wanted:
         lines = path.read_text(encoding="ascii").splitlines()
         assert len(lines) - 1 == told[path]
         assert lines[0] == ",".join(polars_schema(KINDS[path.name.split("-")[0]]).names())
 
 
-@pytest.mark.parametrize("kind", ["decisions", "orders", "fills"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_keep_their_contracts_in_order_and_are_named_once(root: Path, kind: str) -> None:
     contract = KINDS[kind]
     rows = validated(contract, table(root, kind))
