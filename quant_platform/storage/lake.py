@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from quant_platform.contracts._schema import Contract, contract_of, fingerprint, polars_schema, validated
+from quant_platform.contracts._schema import Contract, all_contracts, contract_of, fingerprint, polars_schema, validated
 from quant_platform.storage import encoding
 from quant_platform.storage.atomic import published, sweep
 
@@ -279,7 +279,8 @@ class Lake:
 
     def tables(self) -> list[str]:
         """Return the tables that have at least one date."""
-        return sorted({str(p.parent.relative_to(self._root)) for p in self._root.glob("**/date=*")})
+        names = (contract.table for contract in all_contracts())
+        return sorted(name for name in names if next((self._root / name).glob("date=*"), None))
 
     def _dates(self, table: str, start: Date | None, end: Date | None) -> Iterator[tuple[Path, Date]]:
         folder = self._root / table

@@ -340,6 +340,8 @@ class Location:
     def execute(self, request: dg.RunRequest) -> dg.DagsterRun:
         """Run what the sensor asked for, as a run worker does."""
         definition = self.definitions.resolve_job_def("daily_execution")
+        if request.asset_selection:
+            definition = definition.get_subset(asset_selection=set(request.asset_selection))
         tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key}
         run = self.instance.create_run_for_job(job_def=definition, tags=tags, run_config=request.run_config)
         execute_run(InMemoryJob(definition), run, self.instance)
@@ -407,6 +409,20 @@ def test_a_date_under_way_is_not_asked_for_twice(location: Location, drop: Calla
     tick = location.tick()
     assert tick.run_requests == []
     assert str(FIRST) in tick.skip_message
+
+
+def test_a_date_of_which_events_alone_are_told_runs_their_tables_and_no_others(
+    location: Location, drop: Callable[..., Path]
+) -> None:
+    head = "event_id,ts_event,symbol,news_sentiment,news_count,social_count,analyst_count"
+    drop("news.csv", f"{head}\nn1,{IDLE}T12:00:00Z,,0.5,1,0,0\n")
+    first = location.tick()
+    (request,) = first.run_requests
+    news = dg.AssetKey(["events", "in", "news_sentiment_analyzed"])
+    assert (request.partition_key, request.asset_selection) == (str(IDLE), [news])
+    assert location.execute(request).is_success
+    assert location.instance.get_materialized_partitions(news) == {str(IDLE)}
+    assert location.tick(first.cursor).run_requests == []
 
 
 def test_an_empty_folder_asks_for_nothing(location: Location) -> None:
