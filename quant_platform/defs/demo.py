@@ -13,7 +13,7 @@ from quant_platform.defs.resources import Platform
 from quant_platform.pipeline import desk_intake
 from quant_platform.settings import RecordedFrames, Settings
 from quant_platform.simulation import vix1d
-from quant_platform.simulation.desk import KINDS, desk_path
+from quant_platform.simulation.desk import EVENT_KINDS, KINDS, desk_path, event_path
 from quant_platform.simulation.desk_params import DeskParams
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.simulation.options import ChainParams, write_chains
@@ -62,8 +62,10 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
         write_archive(root, instruments=instruments, dates=dates, params=PARAMS, desk=DESK, on_file=on_file)
         for day in dates:
             ended = datetime.combine(day + timedelta(days=1), midnight(), UTC)
-            for kind in KINDS:
-                path = desk_path(root, day, kind)
+            paths = [desk_path(root, day, kind) for kind in KINDS]
+            if day == dates[-1]:
+                paths += [event_path(root, kind) for kind in EVENT_KINDS]
+            for path in paths:
                 desk_intake.ingested(settings, path, ts_intake=int(ended.timestamp()) * 1_000_000_000)
         write_chains(
             settings.simulated_chains,

@@ -38,10 +38,8 @@ from quant_platform.simulation.market_files import BoolArray, IntArray, Quotes
 from quant_platform.storage.atomic import published
 
 COST_MODEL = "square-root-1"
-KINDS: dict[str, type[Contract]] = {
-    "decisions": Decision,
-    "orders": Order,
-    "fills": Fill,
+KINDS: dict[str, type[Contract]] = {"decisions": Decision, "orders": Order, "fills": Fill}
+EVENT_KINDS: dict[str, type[Contract]] = {
     "trade_settled": TradeSettled,
     "risk_violation": RiskViolation,
     "position_sized": PositionSized,
@@ -144,22 +142,47 @@ def write_desk(
         on_file: Called after each file, with its path and its number of rows.
     """
     written = []
-    for place, (kind, contract) in enumerate(KINDS.items()):
-        rows = pl.concat([(*one[:3], *one.events)[place] for one in records]).sort(contract.sorted_by)
-        text = io.BytesIO()
-        rows.write_csv(text, datetime_format="%Y-%m-%dT%H:%M:%S%.9fZ")
-        path = desk_path(root, day, kind)
-        with published(path) as temporary:
-            temporary.write_bytes(text.getvalue())
-        written.append(path)
-        if on_file is not None:
-            on_file(path, rows.height)
+    for kind, contract in KINDS.items():
+        rows = pl.concat([getattr(one, kind) for one in records]).sort(contract.sorted_by)
+        written.append(_published(desk_path(root, day, kind), rows, on_file))
+    return written
+
+
+def write_events(
+    root: Path, records: Sequence[DeskDay], *, on_file: Callable[[Path, int], None] | None = None
+) -> list[Path]:
+    """Write the events of all dates and symbols as CSV, a file a kind, and return the files.
+
+    Args:
+        root: The files come below its `desk`.
+        records: Of each symbol and date; a second call replaces them.
+        on_file: Called after each file, with its path and its number of rows.
+    """
+    written = []
+    for kind, contract in EVENT_KINDS.items():
+        rows = pl.concat([getattr(one.events, kind) for one in records]).sort(contract.sorted_by)
+        written.append(_published(event_path(root, kind), rows, on_file))
     return written
 
 
 def desk_path(root: Path, day: date, kind: str) -> Path:
     """Return where a date's file of one of `KINDS` lies."""
     return root / "desk" / f"{kind}-{day.isoformat()}.csv"
+
+
+def event_path(root: Path, kind: str) -> Path:
+    """Return where the file of one of `EVENT_KINDS` lies."""
+    return root / "desk" / f"{kind}.csv"
+
+
+def _published(path: Path, rows: pl.DataFrame, on_file: Callable[[Path, int], None] | None) -> Path:
+    text = io.BytesIO()
+    rows.write_csv(text, datetime_format="%Y-%m-%dT%H:%M:%S%.9fZ")
+    with published(path) as temporary:
+        temporary.write_bytes(text.getvalue())
+    if on_file is not None:
+        on_file(path, rows.height)
+    return path
 
 
 def _decisions(day: _Day) -> pl.DataFrame:

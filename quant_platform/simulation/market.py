@@ -28,7 +28,7 @@ import numpy as np
 from quant_platform.settings import Instrument
 from quant_platform.simulation import market_flow
 from quant_platform.simulation.depth_frames import write_depth
-from quant_platform.simulation.desk import DeskDay, records_of, write_desk
+from quant_platform.simulation.desk import DeskDay, records_of, write_desk, write_events
 from quant_platform.simulation.desk_execution import with_fills
 from quant_platform.simulation.desk_impact import Footprint
 from quant_platform.simulation.desk_params import DeskParams
@@ -141,8 +141,9 @@ def write_archive(
     """Write simulated symbol-days as official archive zips with `.CHECKSUM` files under `root`.
 
     Every symbol-day gets its instrument's tape; USD-M instruments get a bookTicker too, as in the archive, and below
-    `frames` recorded depth messages where their book comes from such. Each date of a desk gets its decisions, orders,
-    fills and events in all instruments below `desk`, as CSV with the names of their contracts.
+    `frames` recorded depth messages where their book comes from such. Each date of a desk gets its decisions, orders
+    and fills in all instruments below `desk`, and the call's dates together get their events, as CSV with the names of
+    their contracts.
     An archive file depends on the parameters, the instrument and the date alone, so that a call may add dates later:
     trade ids run on, update ids rise, and a day opens where the day before closed.
 
@@ -174,6 +175,8 @@ def write_archive(
     for day in sorted({day for day, _ in records}):
         told = [records[key] for key in sorted(records) if key[0] == day]
         paths += write_desk(root, day, told, on_file=on_file)
+    if records:
+        paths += write_events(root, [records[key] for key in sorted(records)], on_file=on_file)
     return paths
 
 

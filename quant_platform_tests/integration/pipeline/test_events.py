@@ -20,7 +20,7 @@ from quant_platform.pipeline.events import CHECK, EVENTS
 from quant_platform.pipeline.units import Outcome, Unit, UnitStatus
 from quant_platform.reports.tca_day import headline_path
 from quant_platform.settings import BinanceFeed, DeskFeed, DeskMapping, Feeds, Instrument, Settings
-from quant_platform.simulation.desk import KINDS, desk_path
+from quant_platform.simulation.desk import EVENT_KINDS, KINDS, desk_path, event_path
 from quant_platform.simulation.desk_params import DeskParams
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.storage import desk_archive, quarantine
@@ -227,9 +227,9 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, d
     desk = DeskParams(orders_per_day=60, order_notional=20_000, strategies=patient)
     for instrument, one in zip(settings.instruments, (desk, None), strict=True):
         write_archive(root / "archive", instruments=[instrument], dates=DAYS, params=market, desk=one)
-    for day in DAYS:
-        for kind in KINDS:
-            desk_intake.ingested(settings, desk_path(root / "archive", day, kind), ts_intake=INTAKE)
+    files = [desk_path(root / "archive", day, kind) for day in DAYS for kind in KINDS]
+    for path in (*files, *(event_path(root / "archive", kind) for kind in EVENT_KINDS)):
+        assert desk_intake.ingested(settings, path, ts_intake=INTAKE).status == "taken"
     told = {"page": "daily_tca/x.html", "ts_known": 1_709_600_000_000_000_000, "orders": 5, "fills": 9, "notional": 1.5}
     told |= {"largest_part": "fees", "revised_orders": 1}
     told |= dict.fromkeys(f"{n}_bps" for n in ("arrival_cost", "arrival_cost_low", "arrival_cost_high", "vwap_cost"))
@@ -248,7 +248,7 @@ def rows(one: Engine, table: str, day: date = FIRST) -> pl.DataFrame:
 
 def test_every_table_stands_and_nothing_is_stale(traded: tuple[Engine, dict[Unit, Outcome]]) -> None:
     one, outcomes = traded
-    unfed = {contract.table for contract in TOLD_EVENTS} - {contract.table for contract in KINDS.values()}
+    unfed = {contract.table for contract in TOLD_EVENTS} - {contract.table for contract in EVENT_KINDS.values()}
     unfed.add(RISK)  # so small a desk stays within its limit
     for recipe in (*DESK[3:], *EVENTS):
         of = [ALL_SYMBOLS] if recipe.is_cross_symbol else [TRADED]

@@ -17,7 +17,7 @@ from quant_platform.feeds.binance_archive import ArchiveDay, Fetched, Kind
 from quant_platform.feeds.binance_csv import read_day
 from quant_platform.feeds.recorded import Wanted
 from quant_platform.settings import Instrument, Sources
-from quant_platform.simulation.desk import KINDS, desk_path
+from quant_platform.simulation.desk import EVENT_KINDS, KINDS, desk_path
 from quant_platform.simulation.desk_params import DeskParams
 from quant_platform.simulation.latent_price import LatentDay
 from quant_platform.simulation.market import MarketParams, latent_of, write_archive
@@ -108,13 +108,15 @@ def test_files_lie_beside_the_archive_by_date_and_kind(tmp_path: Path) -> None:
     written = write_archive(tmp_path, instruments=[BTC], dates=DAYS, params=MARKET, desk=DESK, on_file=told.__setitem__)
 
     wanted = [tmp_path / "desk" / f"{kind}-{day}.csv" for day in DAYS for kind in KINDS]
+    wanted += [tmp_path / "desk" / f"{kind}.csv" for kind in EVENT_KINDS]
     assert written[-len(wanted) :] == wanted
     assert set(told) == set(written)
     assert list(told)[-len(wanted) :] == wanted
     for path in wanted:
         lines = path.read_text(encoding="ascii").splitlines()
         assert len(lines) - 1 == told[path]
-        assert lines[0] == ",".join(polars_schema(KINDS[path.name.split("-")[0]]).names())
+        contract = {**KINDS, **EVENT_KINDS}[path.stem.split("-")[0]]
+        assert lines[0] == ",".join(polars_schema(contract).names())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -291,7 +293,7 @@ def test_same_call_gives_the_same_bytes_and_a_day_stands_alone(tmp_path: Path, r
     both = write_archive(tmp_path / "both", instruments=[BTC, SOL], dates=DAYS[:1], params=MARKET, desk=DESK)
     alone = write_archive(tmp_path / "one", instruments=[SOL], dates=DAYS[1:], params=MARKET, desk=DESK)
 
-    for path in both:
+    for path in (path for path in both if path.stem not in EVENT_KINDS):  # those are of all dates of a call
         assert path.read_bytes() == (root / path.relative_to(tmp_path / "both")).read_bytes()
     for path in alone[:3]:
         assert path.read_bytes() == (root / path.relative_to(tmp_path / "one")).read_bytes()

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from quant_platform.contracts._schema import polars_schema
+from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.settings import Instrument
-from quant_platform.simulation.desk import KINDS, desk_path
+from quant_platform.simulation.desk import EVENT_KINDS, KINDS, desk_path, event_path
 from quant_platform.simulation.desk_params import DeskParams
 from quant_platform.simulation.market import MarketParams, write_archive
 
@@ -27,9 +27,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(root: Path, kind: str, days: list[date] = DAYS) -> pl.DataFrame:
-    schema = polars_schema(KINDS[kind])
+    """Return the rows of a kind on some dates, times as texts."""
+    schema = polars_schema({**KINDS, **EVENT_KINDS}[kind])
     texts = pl.Schema({name: pl.String() if name.startswith("ts_") else dtype for name, dtype in schema.items()})
-    return pl.concat(pl.read_csv(desk_path(root, day, kind), schema=texts) for day in days)
+    paths = [desk_path(root, day, kind) for day in days] if kind in KINDS else [event_path(root, kind)]
+    rows = pl.concat(pl.read_csv(path, schema=texts) for path in paths)
+    if kind in KINDS:
+        return rows
+    return rows.filter(pl.col("event_id").str.contains_any([f"{day:%Y%m%d}" for day in days]))
 
 
 def test_each_decision_near_the_limit_is_told_and_no_other(root: Path) -> None:
@@ -70,3 +75,18 @@ def test_tones_have_texts_behind_them_and_count_as_many_as_stated(root: Path) ->
         assert tone.drop_nulls().is_between(-1, 1).all()
         # A Poisson mean over 46 hours, within five of its standard errors.
         assert count.mean() == pytest.approx(texts, abs=5 * (texts / 46) ** 0.5)
+
+
+@pytest.mark.parametrize("kind", EVENT_KINDS)
+def test_rows_keep_their_contracts_and_are_told_after_they_happened(root: Path, kind: str) -> None:
+    times = pl.col("^ts_.*$").str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="ns", time_zone="UTC")
+    rows = validated(EVENT_KINDS[kind], told(root, kind).with_columns(times))
+    assert rows["event_id"].is_unique().all()
+    assert rows["ts_event"].is_sorted()
+    assert (rows["ts_recv"] > rows["ts_event"]).all()
+
+
+def test_events_of_a_date_stand_alone(root: Path, tmp_path: Path) -> None:
+    write_archive(tmp_path, instruments=[BTC], dates=DAYS[1:], params=MARKET, desk=DESK)
+    for kind in EVENT_KINDS:
+        assert told(tmp_path, kind).equals(told(root, kind, DAYS[1:])), kind
