@@ -392,6 +392,15 @@ def test_dropped_files_become_a_page_by_one_run_for_each_date(
         assert location.instance.get_materialized_partitions(key) == {str(FIRST)}, table
     assert f"Daily TCA {FIRST}" in page_of(settings, FIRST).read_text()
     assert not page_of(settings, SECOND).exists()
+    lake = location.platform.engine.lake
+    (said,) = lake.scan("events/out/tca_report").collect().rows(named=True)
+    shown = lake.scan("execution/tca_orders", None, FIRST, FIRST).collect()
+    assert settings.home / said["path"] == page_of(settings, FIRST)
+    assert (said["date"], said["orders"]) == (FIRST, shown.height)
+    assert (said["revised_orders"], said["ts_known"] >= shown["ts_known"].max()) == (
+        shown["has_correction"].sum(),
+        True,
+    )
     again = location.tick(found.cursor)
     assert [request.partition_key for request in again.run_requests] == [str(SECOND)]
 
