@@ -48,7 +48,7 @@ class Severity(StrEnum):
 class RiskAction(StrEnum):
     """What the risk system did about a violation."""
 
-    NONE = "none"
+    LOGGED = "logged"
     ALERTED = "alerted"
     REDUCED = "reduced"
     BLOCKED = "blocked"

@@ -121,7 +121,7 @@ def _violations(session: DeskSession, decisions: pl.DataFrame) -> pl.DataFrame:
         limit_value=1.0,
         observed_value=used,
         limit_unit="1",
-        risk_action=pl.when(is_breach).then(pl.lit(RiskAction.ALERTED)).otherwise(pl.lit(RiskAction.NONE)),
+        risk_action=pl.when(is_breach).then(pl.lit(RiskAction.ALERTED)).otherwise(pl.lit(RiskAction.LOGGED)),
     )
 
 

@@ -2,9 +2,12 @@
 
 from datetime import UTC, date, datetime
 
+import polars as pl
 import pytest
 
 from quant_platform.contracts._schema import polars_schema
+from quant_platform.contracts.events import EVENT_WORDS
+from quant_platform.feeds import _desk_words as words
 from quant_platform.feeds.desk import DeskError, Parsed, parsed, reason
 from quant_platform.settings import DESK_CONTRACTS, EVENT_ALIASES, DeskKind, DeskMapping, desk_kind, required_columns
 
@@ -116,3 +119,12 @@ def test_a_mapping_may_read_an_event() -> None:
     row = found.rows.row(0, named=True)
     assert (row["event_id"], row["symbol"], row["indicator_value"]) == ("XXX|2024-03-08 12:00", "BBB", 71.5)
     assert (row["schema_version"], row["revision"], row["timeframe_s"]) == (1, 0, 60.0)
+
+
+@pytest.mark.parametrize("column", EVENT_WORDS)
+def test_every_word_of_a_vocabulary_can_be_told_in_a_file(column: str) -> None:
+    members = list(EVENT_WORDS[column])
+    for spelled in (members, [word.upper().replace("_", " ") for word in members]):
+        found = words.word(pl.Series(spelled), words.own_words(EVENT_WORDS[column]))
+        assert found.value.to_list() == members
+        assert found.rule.null_count() == len(members)
