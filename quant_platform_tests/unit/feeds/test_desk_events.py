@@ -123,7 +123,7 @@ def test_a_mapping_may_read_an_event() -> None:
 
 @pytest.mark.parametrize("column", EVENT_WORDS)
 def test_every_word_of_a_vocabulary_can_be_told_in_a_file(column: str) -> None:
-    members = list(EVENT_WORDS[column])
+    members = [str(word) for word in EVENT_WORDS[column]]
     for spelled in (members, [word.upper().replace("_", " ") for word in members]):
         found = words.word(pl.Series(spelled), words.own_words(EVENT_WORDS[column]))
         assert found.value.to_list() == members
