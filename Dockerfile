@@ -20,6 +20,7 @@ RUN pip install --no-cache-dir uv \
 COPY . .
 RUN uv pip install --system --no-cache --no-deps -e . \
     && dbt --quiet parse --project-dir dbt_project --profiles-dir dbt_project \
+    && python -c "from quant_platform.defs import dbt_runner, dbt_specs; dbt_specs.specs(dbt_runner.manifest())" \
     && useradd --system --no-create-home --uid 10001 quant \
     && mkdir -p "$DAGSTER_HOME" \
     && chown -R quant "$QP_HOME" dbt_project

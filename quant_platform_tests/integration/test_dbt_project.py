@@ -1,8 +1,13 @@
 """The dbt project over a real lake: what its marts say, against pandas on the same files; and as Dagster assets."""
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -10,10 +15,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from dagster_dbt import dbt_assets
 
 from quant_platform.contracts._schema import empty, polars_schema
 from quant_platform.contracts.market import Bar1m, Gap
-from quant_platform.defs import dbt_runner
+from quant_platform.defs import dbt_runner, dbt_specs
 from quant_platform.defs.assets import marts
 from quant_platform.defs.resources import Platform
 from quant_platform.settings import Settings
@@ -278,6 +284,52 @@ def test_models_are_assets_in_the_lakes_lineage() -> None:
         assert spec.description
         assert spec.freshness_policy
         assert spec.metadata["dagster/column_schema"].columns[0].description
+
+
+def test_specifications_that_were_kept_are_dagster_dbts_own(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    shutil.copy(dbt_runner.manifest(), manifest)
+    made = dbt_specs.specs(manifest)
+    kept = tmp_path / "dagster_specs.pickle"
+    whole = kept.read_bytes()
+
+    assert dbt_specs.specs(manifest) == made
+    for damaged in (b"", whole[:-100], b"not a pickle"):
+        kept.write_bytes(damaged)
+        assert dbt_specs.specs(manifest) == made
+        assert kept.read_bytes() == whole
+
+    @dbt_assets(manifest=manifest)
+    def models() -> Iterator[Any]:
+        yield from ()
+
+    own = dict.fromkeys(("dagster_dbt/manifest", "dagster_dbt/dagster_dbt_translator"))
+    for spec in models.specs:
+        (one,) = [kept for kept in made.assets if kept.key == spec.key]
+        assert one == spec.replace_attributes(metadata={k: v for k, v in spec.metadata.items() if k not in own})
+    assert list(made.checks) == list(models.check_specs)
+    assert len(made.assets) == len(list(models.specs))
+
+
+def test_specifications_follow_the_manifest(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    content = json.loads(dbt_runner.manifest().read_bytes())
+    manifest.write_text(json.dumps(content))
+    before = dbt_specs.specs(manifest)
+    content["nodes"]["model.quant_platform.dim_algo"]["description"] = "What was never said before."
+    manifest.write_text(json.dumps(content))
+
+    changed = [new for old, new in zip(before.assets, dbt_specs.specs(manifest).assets, strict=True) if new != old]
+
+    assert [spec.key for spec in changed] == [dg.AssetKey(["marts", "dim_algo"])]
+    assert "What was never said before." in str(changed[0].description)
+
+
+def test_loading_the_definitions_leaves_dbt_alone() -> None:
+    dbt_specs.specs(dbt_runner.manifest())
+    program = "import quant_platform.definitions, sys; print({'dbt', 'dagster_dbt'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
 
 
 def test_materialising_one_mart_keeps_the_others_and_all_of_it_shows_in_dagster(

@@ -1,20 +1,24 @@
 """dbt's models as assets: staging views on the lake, and the marts that reports read. The SQL is in dbt_project."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
 from dagster_duckdb import DuckDBResource
 
-from quant_platform.defs import dbt_runner
+from quant_platform.defs import dbt_runner, dbt_specs
 from quant_platform.defs.resources import Platform
 from quant_platform.settings import Settings
 from quant_platform.storage.lake import Lake
 from quant_platform.storage.warehouse import rebuilt
+
+if TYPE_CHECKING:
+    from dagster_dbt import DagsterDbtTranslator
 
 _FRESH_WITHIN = timedelta(hours=36)
 
@@ -28,19 +32,29 @@ def dbt_models() -> dg.AssetsDefinition:
     Raises:
         DbtError: The project does not parse.
     """
-    from dagster_dbt import dbt_assets
+    known = dbt_specs.specs(dbt_runner.manifest())
+    policy = dg.FreshnessPolicy.time_window(fail_window=_FRESH_WITHIN)
 
-    @dbt_assets(manifest=dbt_runner.manifest(), name="dbt_models")
+    @dg.multi_asset(
+        name="dbt_models",
+        specs=[spec.replace_attributes(freshness_policy=policy) for spec in known.assets],
+        check_specs=known.checks,
+        can_subset=True,
+        allow_arbitrary_check_specs=True,  # dbt tests sources too
+    )
     def body(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
+        from dagster_dbt import DagsterDbtTranslator
+
+        manifest, translator = json.loads(dbt_runner.manifest().read_bytes()), DagsterDbtTranslator()
         settings = platform.settings
         with rebuilt(settings.warehouse) as new:
             invocation = dbt_runner.build(
-                *_selection(context),
+                *_selection(context, manifest, translator),
                 warehouse=new,
                 lake=Lake(settings.lake_uri).root,
                 target=settings.home / "dbt",
             )
-            events = list(_dagster_events(context, invocation))
+            events = list(_dagster_events(context, invocation, manifest, translator))
             if not invocation.is_successful:
                 # Nothing of this build stays, so nothing of it counts as materialised; what is red must show.
                 yield from (event for event in events if not isinstance(event, dg.Output))
@@ -48,8 +62,7 @@ def dbt_models() -> dg.AssetsDefinition:
             events = [_measured(context, event, new) for event in events]
         yield from events
 
-    policy = dg.FreshnessPolicy.time_window(fail_window=_FRESH_WITHIN)
-    return body.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
+    return body
 
 
 class Warehouse(DuckDBResource):
@@ -78,13 +91,11 @@ def read_only_warehouse(settings: Settings) -> Warehouse:
     return Warehouse(database=str(settings.warehouse), connection_config={"access_mode": "READ_ONLY"})
 
 
-def _selection(context: dg.AssetExecutionContext) -> list[str]:
-    from dagster_dbt.asset_utils import (
-        get_manifest_and_translator_from_dbt_assets,
-        get_subset_selection_for_context,
-    )
+def _selection(
+    context: dg.AssetExecutionContext, manifest: dict[str, Any], translator: "DagsterDbtTranslator"
+) -> list[str]:
+    from dagster_dbt.asset_utils import get_subset_selection_for_context
 
-    manifest, translator, _ = get_manifest_and_translator_from_dbt_assets([context.assets_def])
     selected, indirect_selection = get_subset_selection_for_context(
         context=context,
         manifest=manifest,
@@ -97,11 +108,14 @@ def _selection(context: dg.AssetExecutionContext) -> list[str]:
     return [*selected, *(["--indirect-selection", indirect_selection] if indirect_selection else [])]
 
 
-def _dagster_events(context: dg.AssetExecutionContext, invocation: dbt_runner.Invocation) -> Iterator[Any]:
-    from dagster_dbt.asset_utils import get_manifest_and_translator_from_dbt_assets
+def _dagster_events(
+    context: dg.AssetExecutionContext,
+    invocation: dbt_runner.Invocation,
+    manifest: dict[str, Any],
+    translator: "DagsterDbtTranslator",
+) -> Iterator[Any]:
     from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
-    manifest, translator, _ = get_manifest_and_translator_from_dbt_assets([context.assets_def])
     for event in invocation.events:
         message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
         yield from message.to_default_asset_events(manifest, translator, context)
