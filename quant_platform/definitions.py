@@ -7,5 +7,4 @@ gc.disable()  # what is loaded stays: looking through it again and again takes a
 from quant_platform.defs.build import build_defs  # noqa: E402
 
 defs = build_defs()
-gc.freeze()
 gc.enable()
