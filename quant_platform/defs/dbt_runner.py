@@ -107,10 +107,11 @@ def _is_stale() -> bool:
     if not (_MANIFEST.is_file() and _PARSED.is_file()):
         return True
     parsed_at = _MANIFEST.stat().st_mtime
-    return any(path.stat().st_mtime > parsed_at for path in _source_files())
+    return any(path.stat().st_mtime > parsed_at for path in source_files())
 
 
-def _source_files() -> Iterator[Path]:
+def source_files() -> Iterator[Path]:
+    """Yield the files that the manifest is made of."""
     for folder in (PROJECT / "models", PROJECT / "macros", PROJECT / "tests", PROJECT):
         paths = folder.glob("*") if folder == PROJECT else folder.rglob("*")
         yield from (path for path in paths if path.suffix in _SOURCES)

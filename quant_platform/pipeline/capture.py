@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -15,8 +17,8 @@ from quant_platform.contracts.market import Gap, Trade
 from quant_platform.feeds import binance, frames
 from quant_platform.feeds.recorded import Wanted
 from quant_platform.pipeline.units import CAPTURED, Built, Fold, Source, Work
-from quant_platform.settings import CAPTURED_FEEDS
-from quant_platform.storage.landing import Manifest, Segment, growing, is_in_use, repair
+from quant_platform.settings import CAPTURED_FEEDS, Instrument
+from quant_platform.storage.landing import Manifest, Segment, growing, has_all, is_in_use, repair
 from quant_platform.storage.quarantine import SCHEMA as QUARANTINE
 
 THROUGH_SEGMENT = "through_segment"
@@ -24,6 +26,8 @@ FILLS = "fills"
 # So much of the landing is parsed at once, and becomes a part.
 _BYTES_PER_STEP = 256_000_000
 _LINES_PER_SEGMENT = 1 << 40
+_SOURCE = "segments {} to {}"
+_SOURCE_NUMBERS = re.compile(_SOURCE.format(r"(\d+)", r"(\d+)"))
 
 
 class _State(NamedTuple):
@@ -73,7 +77,21 @@ def source(work: Work) -> Source | None:
     if not found:
         return None
     digest = hashlib.sha256("\n".join(segment.sha256 for segment in found).encode()).hexdigest()
-    return Source(f"segments {found[0].number} to {found[-1].number}", digest, found, is_captured=True)
+    return Source(_SOURCE.format(found[0].number, found[-1].number), digest, found, is_captured=True)
+
+
+def is_spent(landing: Path, instrument: Instrument, facts: Mapping[str, str]) -> bool:
+    """Return whether a file was built of segments that are gone, of which nothing can build it again.
+
+    Args:
+        landing: The folder of raw inputs.
+        instrument: The file's.
+        facts: What the file says of its making.
+    """
+    numbers = _SOURCE_NUMBERS.fullmatch(facts.get("source", ""))
+    if numbers is None or instrument.feed not in CAPTURED_FEEDS:
+        return False
+    return not has_all(landing, instrument.feed, instrument.symbol, int(numbers[1]), int(numbers[2]))
 
 
 def read_day(work: Work) -> Built:

@@ -30,7 +30,7 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from quant_platform.contracts._schema import contract_of, empty
-from quant_platform.pipeline import open_date
+from quant_platform.pipeline import capture, open_date
 from quant_platform.pipeline.ahead import Ahead
 from quant_platform.pipeline.capture import THROUGH_SEGMENT
 from quant_platform.pipeline.ledger import Ledger, checks_json
@@ -198,6 +198,8 @@ class Engine:
         found = []
         for outcome in built:
             work = Work(outcome.unit, RECIPES[outcome.unit.table], self.settings, self.lake)
+            if work.recipe.capture and capture.is_spent(self.settings.landing, work.instrument, outcome.facts):
+                continue  # as good as it will ever be
             if work.recipe.fetch:
                 work = replace(work, source=_recorded_source(outcome))
             if outcome.key != work.key(lambda unit: usable_hash(known.get(unit))):
@@ -336,6 +338,13 @@ def build_unit(unit: Unit, settings: Settings, how: _How = _AS_DUE) -> Outcome:
 
 def _build(work: Work, *, is_forced: bool) -> Outcome:
     recipe, unit, lake = work.recipe, work.unit, work.lake
+    present = outcome_on_disk(lake, unit)
+    if recipe.capture and present and capture.is_spent(work.settings.landing, work.instrument, present.facts):
+        if present.content_hash != lake.recomputed_hash(*unit):
+            raise OSError(
+                f"{lake.path(*unit)} is damaged, and the segments that it was built of are gone: put back a copy."
+            )
+        return replace(present, is_skipped=True)
     status = UnitStatus.OK
     inputs = {u: outcome_on_disk(lake, u) for u in work.input_units() if u.date == unit.date}
     unfit = ", ".join(str(u) for u, found in inputs.items() if u.symbol == unit.symbol and not usable_hash(found))
@@ -350,8 +359,7 @@ def _build(work: Work, *, is_forced: bool) -> Outcome:
     elif _is_absent(recipe, inputs):
         status = UnitStatus.ABSENT
     key = work.key(work.content_hash)
-    present = None if is_forced else outcome_on_disk(lake, unit)
-    if present and present.key == key and present.content_hash == lake.recomputed_hash(*unit):
+    if not is_forced and present and present.key == key and present.content_hash == lake.recomputed_hash(*unit):
         return replace(present, is_skipped=True)
     built = recipe.build(work) if status is UnitStatus.OK else Built(empty(contract_of(unit.table)))
     quarantined = 0 if built.quarantined is None else built.quarantined.height

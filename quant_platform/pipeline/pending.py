@@ -7,8 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
+from math import inf
 from typing import NamedTuple
 
+from quant_platform.pipeline import capture
 from quant_platform.pipeline.capture import THROUGH_SEGMENT
 from quant_platform.pipeline.ledger import Ledger
 from quant_platform.pipeline.recipes import RECIPES
@@ -47,8 +49,10 @@ def pending(settings: Settings, ledger: Ledger, position: int = 0) -> Pending:
     listed = manifest.after(position - 1)
     if position and (not listed or listed[0][0] != position):  # the manifest is another one: it was made anew
         position, listed = 0, manifest.after(0)
-    landed = [(row, s, _dates(calendars[s.symbol], s)) for row, s in listed if row > position and s.symbol in calendars]
-    contained = _contained(ledger, {day for _, _, days in landed for day in days})
+    landed = [
+        (row, s, dates_of(calendars[s.symbol], s)) for row, s in listed if row > position and s.symbol in calendars
+    ]
+    contained = _contained(settings, ledger, {day for _, _, days in landed for day in days})
     symbols: dict[Date, set[str]] = defaultdict(set)
     reached, is_done_so_far = position, True
     for row, segment, days in landed:
@@ -86,20 +90,32 @@ def closing(settings: Settings, ledger: Ledger, now: datetime) -> dict[Date, lis
     return dict(found)
 
 
-def _contained(ledger: Ledger, days: Iterable[Date]) -> dict[tuple[str, Date], int]:
-    """Return the last segment that all following tables of a symbol-day contain; 0 where one of them has none."""
+def _contained(settings: Settings, ledger: Ledger, days: Iterable[Date]) -> dict[tuple[str, Date], float]:
+    """Return the last segment that all following tables of a symbol-day contain; 0 where one of them has none.
+
+    A date of which segments are gone takes no others: it is as good as it will ever be.
+    """
+    instruments = {instrument.symbol: instrument for instrument in settings.instruments}
     found: dict[tuple[str, Date], dict[str, int]] = defaultdict(dict)
+    spent: set[tuple[str, Date]] = set()
     for day in days:
-        for outcome in ledger.outcomes(start=day, end=day):
-            found[outcome.unit.symbol, day][outcome.unit.table] = _through(outcome)
-    return {name: min(tables.get(table, 0) for table in FOLLOWING) for name, tables in found.items()}
+        for outcome in ledger.outcomes(start=day, end=day, symbols=instruments):
+            symbol, table = outcome.unit.symbol, outcome.unit.table
+            found[symbol, day][table] = _through(outcome)
+            if table == _TAPE and capture.is_spent(settings.landing, instruments[symbol], outcome.facts):
+                spent.add((symbol, day))
+    return {
+        name: inf if name in spent else min(tables.get(table, 0) for table in FOLLOWING)
+        for name, tables in found.items()
+    }
 
 
 def _through(outcome: Outcome) -> int:
     return int(outcome.facts.get(THROUGH_SEGMENT, 0)) if outcome.status.is_usable else 0
 
 
-def _dates(calendar: str, segment: Segment) -> list[Date]:
+def dates_of(calendar: str, segment: Segment) -> list[Date]:
+    """Return the trading dates to which a segment may have brought something; none where no line has a time."""
     if segment.ts_first is None or segment.ts_last is None:
         return []
     first, last = _utc(segment.ts_first), _utc(segment.ts_last)

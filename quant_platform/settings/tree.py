@@ -28,11 +28,22 @@ class Capture(Section):
     """The collector: what it risks, when it closes a segment, when it gives a connection up."""
 
     flush_s: Positive = Field(0.25, description="What came in is on disk, fsynced, at least so often.")
-    segment_s: Positive = Field(60.0, description="A segment is closed at this age.")
+    segment_s: Positive = Field(
+        60.0, description="Segments are closed at each multiple of this, all symbols' together."
+    )
     segment_mb: Positive = Field(64.0, description="A segment is closed at this size.")
     silence_s: Positive = Field(30.0, description="A connection without data for so long is taken for dead.")
     renew_h: Positive = Field(23.5, description="A connection is replaced before the venue ends it at 24 hours.")
     depth_interval_ms: Literal[100, 250, 500, 1000] = Field(100, description="Of the depth stream.")
+
+
+class Retention(Section):
+    """How long `qp maintain` leaves what nothing needs any more."""
+
+    segments_days: Positive = Field(
+        30.0, description="Captured segments stay so long after their dates' sessions; longer until these are whole."
+    )
+    intraday_runs_days: Positive = Field(2.0, description="Dagster's runs of an open date stay so long.")
 
 
 class Quality(Section):
@@ -82,6 +93,7 @@ class Settings(BaseSettings):
     instruments: tuple[Instrument, ...] = ()
     analytics: Analytics = Analytics()
     capture: Capture = Capture()
+    retention: Retention = Retention()
     quality: Quality = Quality()
     pipeline: Pipeline = Pipeline()
     ui: Ui = Ui()

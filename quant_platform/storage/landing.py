@@ -35,6 +35,7 @@ __all__ = [
     "Writer",
     "greatest_id",
     "growing",
+    "has_all",
     "is_in_use",
     "repair",
 ]
@@ -136,7 +137,8 @@ class Writer:
         feed: The name of the venue's market.
         symbol: The platform's name.
         describe: Reads the lines that another process left; it agrees with the entries given to `append`.
-        segment_s: A segment is due at this age, by `ts_recv`.
+        segment_s: A segment is due when the clock passes a multiple of this, so that those of all symbols close
+            together, and one run takes them up.
         segment_bytes: A segment is due at this size.
 
     Raises:
@@ -199,9 +201,9 @@ class Writer:
             del self._buffer[: len(batch)]
 
     def is_due(self, ts_recv: int) -> bool:
-        """Whether the open segment has reached its age or size, going by what was flushed."""
-        age_ns = abs(ts_recv - self._opened_ns)  # a clock may jump either way
-        return self._facts.rows > 0 and (age_ns >= self._segment_ns or self._facts.bytes >= self._segment_bytes)
+        """Whether the open segment is of an interval that is over, or has its size, going by what was flushed."""
+        is_of_another = ts_recv // self._segment_ns != self._opened_ns // self._segment_ns  # a clock jumps either way
+        return self._facts.rows > 0 and (is_of_another or self._facts.bytes >= self._segment_bytes)
 
     def roll(self) -> Segment | None:
         """Flush, close the open segment and list it; None where it has no line.
@@ -327,6 +329,11 @@ def greatest_id(landing: Path, feed: str, symbol: str, describe: Describe) -> in
     found = [_described(landing, feed, symbol, number, describe).last_id for number in unlisted]
     found += [last_id, *(describe(payload(line)).last_id for line in content.split(b"\n"))]
     return max((number for number in found if number is not None), default=None)
+
+
+def has_all(landing: Path, feed: str, symbol: str, first: int, last: int) -> bool:
+    """Return whether the closed segments from one number to another are all on disk."""
+    return set(range(first, last + 1)) <= _numbers(folder_of(landing, feed, symbol))
 
 
 def is_in_use(landing: Path) -> bool:
