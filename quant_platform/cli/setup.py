@@ -1,11 +1,14 @@
 """Commands about the installation itself."""
 
 import json
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
-from quant_platform.cli._app import AsJson, app
-from quant_platform.cli.printing import out
+from quant_platform.cli._app import AsJson, app, checked_settings
+from quant_platform.cli.printing import out, show_rows
+from quant_platform.cli.progress import progress
 from quant_platform.settings import load_settings, masked
 
 
@@ -36,3 +39,27 @@ def doctor(as_json: AsJson = False) -> None:
             if not finding.is_ok:
                 out.print(f"     fix: {finding.fix}", highlight=False)
     raise typer.Exit(0 if all(f.is_ok for f in found) else 1)
+
+
+@app.command(epilog="Example: qp maintain --dry-run; qp maintain --json")
+def maintain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove captured segments of dates that are long over and whole, and runs that nothing shows any more.
+
+    How long they stay: `retention` of platform.yaml. The UI's daemon does the same every day.
+    """
+    settings = checked_settings()
+    from quant_platform.defs.instance import dagster_instance
+    from quant_platform.defs.maintain import maintain as run
+
+    with dagster_instance(settings) as instance, progress("Removing", 0, settings.landing) as tell:
+        done = run(
+            settings,
+            instance,
+            datetime.now(UTC),
+            is_dry=dry_run,
+            on_done=lambda name, total: tell(name, 0, stage="Removed", of=total),
+        )
+    show_rows(done.rows(), as_json=as_json, nothing="There is nothing to remove.")

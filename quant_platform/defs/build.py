@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from quant_platform.defs import jobs, latest_values, live_health, schedules, sensors
+from quant_platform.defs import jobs, latest_values, live_health, maintain, schedules, sensors
 from quant_platform.defs.assets import (
     events,
     execution,
@@ -47,7 +47,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     partitions = daily(platform.settings.partitions.start)
     daily_market, near_real_time = jobs.daily_market(), jobs.near_real_time()
     daily_execution, execution_so_far = jobs.daily_execution(), jobs.execution_so_far()
-    publish_latest = latest_values.job()
+    publish_latest, maintenance = latest_values.job(), maintain.job()
     return dg.Definitions(
         assets=[
             *(
@@ -60,8 +60,12 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             tca_report.daily_tca_report(partitions),
         ],
         asset_checks=[live_health.check()],
-        jobs=[daily_market, near_real_time, daily_execution, execution_so_far, publish_latest],
-        schedules=[schedules.daily_market(daily_market), latest_values.schedule(publish_latest)],
+        jobs=[daily_market, near_real_time, daily_execution, execution_so_far, publish_latest, maintenance],
+        schedules=[
+            schedules.daily_market(daily_market),
+            latest_values.schedule(publish_latest),
+            maintain.schedule(maintenance),
+        ],
         sensors=[
             sensors.near_real_time(near_real_time),
             sensors.close_dates(daily_market),

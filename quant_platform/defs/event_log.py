@@ -96,10 +96,14 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         return engine
 
     def delete_events(self, run_id: str) -> None:
-        """Let go of the run's file, then delete it."""
+        """Delete the run's events, and its file, which Dagster's own would leave."""
+        super().delete_events(run_id)
         if engine := self._kept.pop(run_id, None):
             engine.dispose()
-        super().delete_events(run_id)
+        self._initialized_dbs.discard(run_id)
+        shard = Path(self.path_for_shard(run_id))
+        for path in (shard, *(shard.with_name(f"{shard.name}{suffix}") for suffix in ("-wal", "-shm"))):
+            path.unlink(missing_ok=True)
 
     def dispose(self) -> None:
         """Let go of every file."""

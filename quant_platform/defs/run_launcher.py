@@ -84,8 +84,9 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         with self._turn:
             self._is_disposed = True
             ready, self._ready, running = self._ready, None, list(self._running)
-        if ready and ready.stdin:
-            ready.stdin.close()
+        if ready:
+            ready.kill()  # it has nothing to do
+            ready.communicate()
         deadline = time.monotonic() + _GRACE_S
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):

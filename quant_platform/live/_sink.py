@@ -55,7 +55,8 @@ class Sink:
             self.last_trade: tuple[int, int] | None = None
             self.holes: list[Hole] = []
             if (last_id := self._writer.salvaged.last_id) is not None:
-                self._look_back(Manifest(landing).segments(feed, symbol), last_id)
+                held = [segment for segment in Manifest(landing).segments(feed, symbol) if segment.path.is_file()]
+                self._look_back(held, last_id)
         except BaseException:
             self._writer.close()
             raise

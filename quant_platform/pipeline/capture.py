@@ -97,6 +97,11 @@ def is_spent(landing: Path, instrument: Instrument, facts: Mapping[str, str]) ->
 def read_day(work: Work) -> Built:
     """Return a raw table of the whole date."""
     assert work.source is not None  # a unit without a source is absent
+    if lacking := ", ".join(str(s.number) for s in work.source.handle if not s.path.is_file()):
+        raise FileNotFoundError(
+            f"The segments {lacking} of {work.instrument.feed} {work.unit.symbol} are gone, and so is the file that "
+            f"was built of them: put back a copy of {work.lake.path(*work.unit)}, or of the segments."
+        )
     facts = {THROUGH_SEGMENT: str(work.source.handle[-1].number)}
     _, built = _step(work, _opened(work), {CAPTURED: work.source.handle})
     rows = built.rows.sort(contract_of(work.unit.table).sorted_by, maintain_order=True)

@@ -14,10 +14,12 @@ import pytest
 
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform_tests.every_unit import UNFED, every_unit
+from quant_platform_tests.landed import at_ms, land
+from quant_platform_tests.landed import market as captured
 
 COMMANDS = (
     *("demo", "backfill", "ingest-chain", "ingest-desk", "ingest-vix1d", "list-data", "gaps", "check", "report"),
-    *("up", "collect", "live", "keys", "replay", "show-config", "doctor"),
+    *("up", "collect", "live", "keys", "replay", "maintain", "show-config", "doctor"),
 )
 DAYS = ("2024-03-04", "2024-03-05")
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -293,3 +295,27 @@ def test_two_backfills_at_once_both_end_well_and_build_each_unit_once(
         statuses = ledger.execute("SELECT status, COUNT(*) FROM units GROUP BY status").fetchall()
     assert statuses == [("absent", absent), ("ok", len(units) - absent)]
     assert not list(home.rglob("*.tmp"))
+
+
+def test_maintain_says_what_it_would_remove_and_removes_it(qp: Any, market: Any, tmp_path: Path) -> None:
+    home, day = tmp_path / "home", DATES[0]
+    settings = market.settings(home)
+    lines = captured("AAA", at_ms(day, 9), seconds=60)
+    land(settings, "AAA", lines[:100], lines[100:], captured("AAA", at_ms(DATES[1], 9), seconds=2, first_id=900))
+    assert qp("maintain", home=home).out.strip() == "There is nothing to remove."
+    assert qp("backfill", "--from", DAYS[0], "--to", DAYS[0], "--symbols", "AAA", home=home).code == 0
+    segments = [settings.landing / f"segments/binance_usdm/AAA/0000000{number}.frames" for number in (1, 2, 3)]
+    wanted = {"what": "segments", "of": "binance_usdm AAA", "count": 2}
+    wanted["bytes"] = sum(path.stat().st_size for path in segments[:2])
+
+    dry = qp("maintain", "--dry-run", "--json", home=home)
+
+    assert json.loads(dry.out) == [wanted]
+    assert all(path.exists() for path in segments)
+    assert json.loads(qp("maintain", "--json", home=home).out) == [wanted]
+    assert [path.exists() for path in segments] == [False, False, True]
+    assert json.loads(qp("maintain", "--json", home=home).out) == []
+    assert qp("check", "--stale", home=home).code == 0
+    tape = Path(home / "lake/market/trades" / f"date={DAYS[0]}" / "AAA.parquet").read_bytes()
+    assert qp("backfill", "--from", DAYS[0], "--to", DAYS[0], "--symbols", "AAA", "--force", home=home).code == 0
+    assert Path(home / "lake/market/trades" / f"date={DAYS[0]}" / "AAA.parquet").read_bytes() == tape

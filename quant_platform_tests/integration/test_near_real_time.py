@@ -1,7 +1,7 @@
 """From a closed segment to a partition: the sensors' ticks and the runs that they ask for, in a real instance."""
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
+from quant_platform.defs.maintain import maintain, superseded_runs
 from quant_platform.defs.resources import DATE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.pipeline.pending import FOLLOWING
 from quant_platform_tests.landed import at_ms, land, market
@@ -149,3 +150,51 @@ def test_sensor_schedule_and_backfills_at_once_leave_each_id_once(
     assert ids == list(range(1, sum(b"@trade" in line for line in lines) + 1))
     for table in FOLLOWING:
         assert [p.name for p in lake.path(table, "AAA", DAY).parent.iterdir()] == ["AAA.parquet"], table
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_runs_that_nothing_shows_go_and_each_partition_keeps_its_newest(location: Location, market_: Any) -> None:
+    settings, lines = location.platform.settings, market("AAA", at_ms(DAY, 9), seconds=90)
+    instance, later = location.instance, datetime.now(UTC) + timedelta(days=3)
+    runs = []
+    for start in range(0, 300, 100):
+        land(settings, "AAA", lines[start : start + 100])
+        (request,) = location.tick("near_real_time").run_requests
+        runs.append(location.execute("near_real_time", request).run_id)
+    unfinished = instance.create_run_for_job(
+        job_def=location.definitions.resolve_job_def("near_real_time"), status=dg.DagsterRunStatus.STARTED
+    )
+    assert superseded_runs(instance, datetime.now(UTC) - timedelta(days=1)) == []
+    assert superseded_runs(instance, later) == runs[:2]
+
+    assert maintain(settings, instance, later, is_dry=True).run_ids == runs[:2]
+    assert instance.get_run_by_id(runs[0])
+    assert maintain(settings, instance, later).run_ids == runs[:2]
+
+    assert {run.run_id for run in instance.get_runs()} == {runs[2], unfinished.run_id}
+    shards = {path.stem for path in settings.dagster_home.rglob("runs/*.db")}
+    assert shards & set(runs) == {runs[2]}
+    for table in FOLLOWING:
+        assert location.materialized(table) == {KEY}, table
+        newest = instance.get_latest_materialization_event(dg.AssetKey(table.split("/")))
+        assert newest
+        assert newest.run_id == runs[2]
+    assert maintain(settings, instance, later).run_ids == []
+    # A run whose events went before its process was killed is found again.
+    land(settings, "AAA", lines[300:])
+    (request,) = location.tick("near_real_time").run_requests
+    location.execute("near_real_time", request)
+    instance.event_log_storage.delete_events(runs[2])
+    assert maintain(settings, instance, later).run_ids == [runs[2]]
+    assert [table for table in FOLLOWING if location.materialized(table) != {KEY}] == []
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_maintenance_runs_daily_in_dagster(location: Location) -> None:
+    job = location.definitions.resolve_job_def("maintain")
+    run = location.instance.create_run_for_job(job_def=job, run_config=QUIET)
+    execute_run(InMemoryJob(job), run, location.instance)
+    found = location.instance.get_run_by_id(run.run_id)
+    assert found
+    assert found.is_success
+    assert location.definitions.get_repository_def().get_schedule_def("maintain").cron_schedule == "30 7 * * *"
