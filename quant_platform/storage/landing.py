@@ -106,8 +106,7 @@ class _Facts:
         self.rows += len(entries)
         self.bytes += len(data)
         self._sha256.update(data)
-        columns = zip(*entries, strict=True)
-        times, first_ids, last_ids = ([value for value in column if value is not None] for column in columns)
+        times, first_ids, last_ids = zip(*entries, strict=True) if entries else ((), (), ())
         self._ts_first, self._ts_last = _bound(min, self._ts_first, times), _bound(max, self._ts_last, times)
         self._first_id, self._last_id = _bound(min, self._first_id, first_ids), _bound(max, self._last_id, last_ids)
 
@@ -263,8 +262,12 @@ class Writer:
         return closed_path(self._landing, self._feed, self._symbol, self._number)
 
 
-def _bound(which: Callable[..., int | None], so_far: int | None, values: list[int]) -> int | None:
-    return which(values if so_far is None else [so_far, *values], default=None)
+def _bound(which: Callable[..., Any], so_far: int | None, values: Sequence[int | None]) -> int | None:
+    try:
+        found = which(values, default=None)
+    except TypeError:  # some have none: to look for them in all would take longer than all else
+        found = which((value for value in values if value is not None), default=None)
+    return found if so_far is None else so_far if found is None else which(so_far, found)
 
 
 def _numbers(folder: Path) -> set[int]:
