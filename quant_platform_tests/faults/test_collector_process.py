@@ -26,9 +26,14 @@ from quant_platform_tests.scripted_venue import Scripted, Venue, account_of, lan
 KILLS = 10
 COLLECT = """
 import sys
+import time
+from pathlib import Path
 from quant_platform.live import collector
 from quant_platform.settings import load_settings
 
+clock, true_ns = Path(__file__).with_name("clock"), time.time_ns
+if clock.exists():  # our own clock, off by so many ns
+    time.time_ns = lambda: true_ns() + int(clock.read_text())
 collector._MOST_BYTES_WAITING = int(sys.argv[2]) if len(sys.argv) > 2 else collector._MOST_BYTES_WAITING
 sys.exit(collector.run(load_settings(), sys.argv[1].split(",")))
 """
@@ -299,6 +304,39 @@ def test_a_burst_of_ten_times_the_rate_loses_nothing_in_flat_memory(tmp_path: Pa
             # The burst is 9 MB on the wire; a queue of a second of it, as Python objects, is less than this.
             assert peak - before < 40e6
             account_of(landed_lines(collectors.home)).require_each_once(range(1, 53_001))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("off_s", [-3_600, 3_600])
+def test_a_clock_that_is_set_under_it_loses_nothing_and_doubles_nothing(tmp_path: Path, off_s: int) -> None:
+    clock = tmp_path / "clock"
+
+    def turn(seconds: int) -> None:
+        published = tmp_path / "clock.new"
+        published.write_text(str(seconds * 1_000_000_000))
+        published.replace(clock)
+
+    def closed(collectors: Collectors) -> int:
+        return len(Manifest(collectors.settings.landing).segments("binance_usdm", "BTCUSDT"))
+
+    async def scenario() -> None:
+        turn(0)
+        async with Venue() as venue, Collectors(tmp_path, venue, segment_s=0.5) as collectors:
+            process = await collectors.started()
+            await venue.connected()
+            for seconds in (0, off_s, 0):
+                turn(seconds)
+                before = closed(collectors)
+                await venue.send(*(venue.trade() for _ in range(40)))
+                await until(lambda before=before: closed(collectors) > before)
+            await stopped(process)
+
+            lines = [line for line in landed_lines(collectors.home) if b"@trade" in line.text]
+            account_of(landed_lines(collectors.home)).require_each_once(range(1, 121))
+            require_whole(collectors)
+            hours_off = [round((line.ts_recv - time.time_ns()) / 3.6e12) for line in lines]
+            assert hours_off == [0] * 40 + [off_s // 3_600] * 40 + [0] * 40
 
     asyncio.run(scenario())
 
