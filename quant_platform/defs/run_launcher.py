@@ -125,15 +125,14 @@ def _execute_when_told() -> None:
     from dagster._cli.api import execute_run_command
 
     importlib.import_module(_DEFINITIONS).defs.get_repository_def().get_job(NEAR_REAL_TIME)
-    told = sys.stdin.readline().strip()
-    if not told:
-        return
-    if _newest_loaded() > started:
-        os.execv(sys.executable, [sys.executable, "-m", "dagster", "api", "execute_run", told])  # noqa: S606
-    arguments = deserialize_value(told, ExecuteRunArgs)
-    assert arguments.instance_ref is not None
-    with dg.DagsterInstance.from_ref(arguments.instance_ref) as instance:
-        _, ended = start_run_cancellation_thread(instance, arguments.run_id)
+    with dg.DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)  # what that needs is loaded now too
+        told = sys.stdin.readline().strip()
+        if not told:
+            return
+        if _newest_loaded() > started:
+            os.execv(sys.executable, [sys.executable, "-m", "dagster", "api", "execute_run", told])  # noqa: S606
+        _, ended = start_run_cancellation_thread(instance, deserialize_value(told, ExecuteRunArgs).run_id)
         try:
             execute_run_command.main([told], standalone_mode=False)
         finally:
