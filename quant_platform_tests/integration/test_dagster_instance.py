@@ -35,6 +35,8 @@ def test_dagster_yaml_loads_with_telemetry_off_and_its_limits(home):
         assert {"key": "qp/date", "value": {"applyLimitPerUniqueValue": True}, "limit": 1} in (
             run_queue.tag_concurrency_limits or ()
         )
+        assert type(instance.run_launcher).__name__ == "WarmRunLauncher"
+        assert instance.run_coordinator.dequeue_interval_seconds == 1
         assert instance.wait_for_local_code_server_processes_on_shutdown is True
     assert type(instance.event_log_storage).__name__ == "KeptSqliteEventLogStorage"
     assert any(home.rglob("*.db")), "nothing was stored in DAGSTER_HOME"
