@@ -33,7 +33,7 @@ CAPTURED = ("market/trades", "market/quotes", "market/book")
 
 BROKEN = (
     b'%(ns)d {"stream":"aaa@trade","data":{"e":"trade","E":%(ms)d,"T":%(ms)d,"s":"AAA","t":9001,"p":null,"q":"1"}}',
-    b'%(ns)d {"stream":"aaa@bookTicker","data":{"e":"bookTicker","u":9001,"s":"AAA","b":"x","T":%(ms)d}}',
+    b'%(ns)d {"stream":"aaa@bookTicker","data":{"u":9001,"b":"-1","B":"1","a":"-2","A":"1","T":%(ms)d}}',
     b'%(ns)d {"stream":"aaa@depth@100ms","data":{"e":"depthUpdate","E":%(ms)d,"T":%(ms)d,"s":"AAA","U":null,"u":1}}',
 )
 
