@@ -278,8 +278,7 @@ class Engine:
                     suspects.append(work)
 
     def _submit(self, work: Work, how: "_How") -> Future[Outcome]:
-        if work.recipe.is_whole_at_once or open_date.is_open(work, how.closed_before):
-            # A minute's rows, or a desk's: a worker's start would cost more.
+        if open_date.is_small(work, how.closed_before):
             self._thread = self._thread or ThreadPoolExecutor(1)
             return self._thread.submit(build_unit, work.unit, self.settings, how)
         if self._pool is None:

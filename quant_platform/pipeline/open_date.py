@@ -83,6 +83,14 @@ def is_open(work: Work, closed_before: datetime | None) -> bool:
     return work.recipe.fold is None and is_lacking and _is_captured(work, closed_before)
 
 
+def is_small(work: Work, closed_before: datetime | None) -> bool:
+    """Return whether the unit takes less than a worker's start: a minute's rows, or what the desk told so far."""
+    if work.recipe.is_whole_at_once:
+        _, symbol, date = work.unit
+        return work.lake.is_open("market/trades", symbol, date)
+    return is_open(work, closed_before)
+
+
 def _is_captured(work: Work, closed_before: datetime | None) -> bool:
     assert work.session is not None  # a closed day is never captured
     is_over = closed_before is not None and work.session.end <= closed_before
