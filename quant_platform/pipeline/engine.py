@@ -24,7 +24,7 @@ from dataclasses import replace
 from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
@@ -58,6 +58,8 @@ _MEMORY_OF_A_FETCH = 400_000_000
 _WORKER_DIED = "Its worker process died twice, the second time with no other at work, perhaps for want of memory."
 
 OnOutcome = Callable[[Outcome], None]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class Engine:
@@ -73,7 +75,7 @@ class Engine:
         self.ledger = Ledger(settings.ledger)
         self._pool: Executor | None = None
         self._thread: Executor | None = None
-        self._turn = threading.Lock()
+        self._turn, self._starting = threading.Lock(), threading.Lock()
         self._ahead: tuple[_Asked, Ahead] | None = None
 
     def __enter__(self) -> Self:
@@ -84,9 +86,8 @@ class Engine:
 
     def start(self) -> None:
         """Start the workers now: they import what they need while this process does something else."""
-        self._pool = self._pool or _pool(self.settings.pipeline.workers)
         for _ in range(self.settings.pipeline.workers):
-            self._pool.submit(_ready)
+            self._workers().submit(_ready)
 
     def close(self) -> None:
         """Stop the pool; units not yet started are dropped, and are due again in the next run."""
@@ -102,6 +103,21 @@ class Engine:
         for pool in (self._pool, self._thread):
             if pool:
                 pool.shutdown(cancel_futures=True)
+
+    def map(self, work: Callable[[_In], _Out], given: Iterable[_In]) -> Iterator[_Out]:
+        """Yield what a function makes of each, in order, made by the workers side by side.
+
+        Args:
+            work: A function that workers can import.
+            given: Taken only as far as workers can go on: twice as many as there are workers.
+        """
+        running: deque[Future[_Out]] = deque()
+        for one in given:
+            running.append(self._workers().submit(work, one))
+            if len(running) > 2 * self.settings.pipeline.workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
     def run_ahead(
         self,
@@ -281,13 +297,16 @@ class Engine:
         if open_date.is_small(work, how.closed_before):
             self._thread = self._thread or ThreadPoolExecutor(1)
             return self._thread.submit(build_unit, work.unit, self.settings, how)
-        if self._pool is None:
-            self._pool = _pool(self.settings.pipeline.workers)
         try:
-            return self._pool.submit(build_unit, work.unit, self.settings, how)
+            return self._workers().submit(build_unit, work.unit, self.settings, how)
         except BrokenProcessPool:
             self._pool = _pool(self.settings.pipeline.workers)
             return self._pool.submit(build_unit, work.unit, self.settings, how)
+
+    def _workers(self) -> Executor:
+        with self._starting:
+            self._pool = self._pool or _pool(self.settings.pipeline.workers)
+            return self._pool
 
 
 class _How(NamedTuple):

@@ -132,6 +132,11 @@ def latest(inputs: DailyTca, page: Path) -> Mapping[str, Any]:
     return {"path": str(page), "date": inputs.date.isoformat(), "headline": headline(inputs)}
 
 
+def published(inputs: DailyTca, folder: Path) -> Mapping[str, Any]:
+    """Write the report, and return what stands for it: see `write` and `latest`."""
+    return latest(inputs, write(inputs, folder))
+
+
 def _sections(day: DailyTca) -> list[Section]:
     reduced, least = day.digest, day.params.min_orders
     costs = waterfall = curves = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,19 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
     def body(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], warehouse: DuckDBResource
     ) -> Iterator[Any]:
-        files_url = platform.settings.ui.files_url
+        settings = platform.settings
         dates = dates_of(context)
         with warehouse.get_connection() as connection:
             marts = _daily_bars(connection, dates[0] - timedelta(days=_CONTEXT_DAYS), dates[-1])
-        for day in dates:
-            page = daily_market.write(inputs(platform, marts, day), platform.settings.reports)
+        shown = (inputs(platform, marts, day) for day in dates)
+        pages = platform.engine.map(partial(daily_market.write, folder=settings.reports), shown)
+        for day, page in zip(dates, pages, strict=True):
             context.add_asset_metadata(
                 {
-                    "page": dg.MetadataValue.url(f"{files_url}/{page.relative_to(platform.settings.home)}"),
+                    "page": dg.MetadataValue.url(f"{settings.ui.files_url}/{page.relative_to(settings.home)}"),
                     "path": dg.MetadataValue.path(str(page)),
                     "bytes": page.stat().st_size,
-                    "is_cached": report_cache.put(platform.settings, "daily_market", _latest(marts, day, page)),
+                    "is_cached": report_cache.put(settings, "daily_market", _latest(marts, day, page)),
                 },
                 asset_key=KEY,
                 partition_key=day.isoformat(),

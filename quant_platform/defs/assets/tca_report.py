@@ -1,7 +1,9 @@
 """The desk's daily report as an asset: read what its page shows, render, publish, and tell Redis where it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -55,28 +57,28 @@ def daily_tca_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefin
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def body(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
-        settings = platform.settings
-        for day in dates_of(context):
-            shown = inputs(platform, day)
-            if shown.orders.is_empty():
-                context.add_asset_metadata({"orders": 0}, asset_key=KEY, partition_key=day.isoformat())
-                continue
-            page = daily_tca.write(shown, settings.reports)
-            latest = daily_tca.latest(shown, page)
-            context.add_asset_metadata(
-                {
-                    "page": dg.MetadataValue.url(f"{settings.ui.files_url}/{page.relative_to(settings.home)}"),
-                    "path": dg.MetadataValue.path(str(page)),
-                    "orders": shown.orders.height,
-                    "headline": dg.MetadataValue.json(latest["headline"]),
-                    "is_cached": report_cache.put(settings, daily_tca.NAME, latest),
-                },
-                asset_key=KEY,
-                partition_key=day.isoformat(),
-            )
+        orders = {day: platform.engine.lake.scan(_TCA_ORDERS, None, day, day) for day in dates_of(context)}
+        counts = {day: rows.select(pl.len()).collect().item() for day, rows in orders.items()}
+        shown = (inputs(platform, day) for day, count in counts.items() if count)
+        published = platform.engine.map(partial(daily_tca.published, folder=platform.settings.reports), shown)
+        latest = {date.fromisoformat(told["date"]): told for told in published}
+        for day, count in counts.items():
+            facts = _facts(platform, latest[day]) if count else {}
+            context.add_asset_metadata({"orders": count, **facts}, asset_key=KEY, partition_key=day.isoformat())
         yield dg.MaterializeResult(asset_key=KEY)
 
     return body
+
+
+def _facts(platform: Platform, latest: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell Redis of a page, and return what Dagster is told of it."""
+    settings, page = platform.settings, Path(latest["path"])
+    return {
+        "page": dg.MetadataValue.url(f"{settings.ui.files_url}/{page.relative_to(settings.home)}"),
+        "path": dg.MetadataValue.path(str(page)),
+        "headline": dg.MetadataValue.json(latest["headline"]),
+        "is_cached": report_cache.put(settings, daily_tca.NAME, latest),
+    }
 
 
 def inputs(platform: Platform, day: date) -> DailyTca:
