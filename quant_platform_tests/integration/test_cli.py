@@ -29,7 +29,12 @@ FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_bo
 LIVE_VALUES = "live/values"
 ABSENT = UNFED | {"market/book", LIVE_VALUES, "live/parity"}
 """On record as absent: the archive has no book and no options, no writer ran, and no desk traded."""
-OF_ORDERS = {"execution/tca_orders", "execution/quality", "execution/impact"}
+OF_ORDERS = {
+    "execution/tca_orders",
+    "execution/quality",
+    "execution/impact",
+    "events/out/decision_outcome_analysis",
+}
 """What is blocked with the tape, whether or not there are orders."""
 
 

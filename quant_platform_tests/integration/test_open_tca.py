@@ -234,7 +234,8 @@ def test_the_close_leaves_one_file_with_every_figure(desk: Desk, lines: list[byt
     folder = desk.engine.lake.path(COSTS[1], SYMBOL, DAY).parent
     assert sorted(p.name for p in folder.iterdir()) == [f"{SYMBOL}.0-0.parquet", f"_{SYMBOL}.state"]
     desk.step(closed_before=CLOSED)
-    assert set(desk.run(closed_before=CLOSED).values()) == {UnitStatus.OK}
+    done = desk.run(closed_before=CLOSED)
+    assert {status for table, status in done.items() if not table.startswith("events/")} == {UnitStatus.OK}
     for table, known in so_far.items():
         found = rows(desk.engine, table)
         folder = desk.engine.lake.path(table, SYMBOL, DAY).parent
@@ -333,7 +334,7 @@ def test_costs_that_a_killed_run_left_behind_are_asked_for_again(
     Desk(engine, Path()).sees(until(lines, 600))
     drop(told(1, 100, 160))
     done = location.tick()
-    for table in open_tca.TABLES[:4]:  # and then it was killed
+    for table in open_tca.TABLES[:-1]:  # and then it was killed
         engine.run(table, [SYMBOL], [DAY])
     (request,) = location.tick(done.cursor).run_requests
     assert (request.job_name, request.tags[SYMBOLS_TAG]) == ("execution_so_far", SYMBOL)

@@ -44,7 +44,18 @@ FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_bo
 FROM_TRADES = RECIPES.keys() - FROM_QUOTES - UNFED - {TRADES, BOOK, LIVE_VALUES}
 # What looks back over midnight is built again on the day after a repair.
 # Without an order they are absent; but what reads a failed tape is blocked before anybody looks.
-READ_TAPE = {"execution/tca_orders", "execution/quality", "execution/impact"}
+READ_TAPE = {
+    "execution/tca_orders",
+    "execution/quality",
+    "execution/impact",
+    "events/out/decision_outcome_analysis",
+}
+OF_THE_DATE = {"execution/tca_orders", "events/out/decision_outcome_analysis"}
+"""Of those, the ones that read no date but their own."""
+SUMS = {
+    f"events/out/{name}" for name in ("performance_attribution", "strategy_performance", "model_performance_feedback")
+}
+"""Sums over all symbols of their date."""
 SCORECARDS = {"execution/venue_scorecard", "execution/algo_scorecard"}
 LOOKS_BACK = {table for table in FROM_TRADES | FROM_QUOTES if any(r.lookback_sessions for r in RECIPES[table].inputs)}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -222,7 +233,8 @@ def test_bad_middle_date_reddens_itself_alone_until_repaired(own_market: Any, tm
         due = blocked | failed | {Unit(TRADES, RED, BAD)}
         due |= {Unit(t, s, LAST) for t in LOOKS_BACK for s in (CORRUPT, RED)}
         due |= {Unit(t, ALL_SYMBOLS, d) for t in SCORECARDS for d in (BAD, LAST)}
-        due |= {Unit(t, s, LAST) for t in READ_TAPE - {"execution/tca_orders"} for s in (CORRUPT, RED)}
+        due |= {Unit(t, ALL_SYMBOLS, BAD) for t in SUMS}
+        due |= {Unit(t, s, LAST) for t in READ_TAPE - OF_THE_DATE for s in (CORRUPT, RED)}
         assert {u for u, written in repaired.files.items() if truth.files.get(u) != written} == due
         assert marts(runs.platform) == {(s, d) for s in SYMBOLS for d in DATES}
 
