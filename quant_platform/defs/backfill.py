@@ -13,12 +13,11 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from quant_platform.defs.build import build_defs
+from quant_platform.defs.build import TABLES, build_defs
 from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.jobs import DAILY_MARKET, QUIET
 from quant_platform.defs.resources import CLOSED_BEFORE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.defs.run_locks import end_killed, run_lock
-from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.pipeline.units import Outcome
 
 _EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION
@@ -61,8 +60,10 @@ def backfill(platform: Platform, symbols: Sequence[str], start: date, end: date)
     platform.observers.append(done.outcomes.append)
     dates = [start + timedelta(days=n) for n in range((end - start).days + 1)]
     closed_before = datetime.now(UTC) - _LATE
-    # While definitions load, and Dagster's steps tell what became of a table, the workers build the next ones.
-    platform.engine.run_ahead(RECIPES, symbols, dates, is_forced=platform.is_forced, closed_before=closed_before)
+    # While definitions load, and Dagster's steps tell what became of a table, the workers build the next ones; but
+    # not those that read what other assets make.
+    ahead = [spec.table for spec in TABLES if not spec.reads]
+    platform.engine.run_ahead(ahead, symbols, dates, is_forced=platform.is_forced, closed_before=closed_before)
     job = build_defs(resource_overrides={"platform": platform}).resolve_job_def(DAILY_MARKET)
     tags = {
         ASSET_PARTITION_RANGE_START_TAG: start.isoformat(),

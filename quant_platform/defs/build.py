@@ -30,6 +30,14 @@ _EXECUTOR = dg.in_process_executor.configured(
 )
 
 
+TABLES = tuple(
+    spec
+    for domain in (market, microstructure, options, volatility, statistics, execution, events, live)
+    for spec in domain.TABLES
+)
+"""Every table of the lake, as the asset that it becomes."""
+
+
 def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Return the code location's definitions.
 
@@ -50,11 +58,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     publish_latest, maintenance = latest_values.job(), maintain.job()
     return dg.Definitions(
         assets=[
-            *(
-                table_asset(spec, partitions)
-                for domain in (market, microstructure, options, volatility, statistics, execution, events, live)
-                for spec in domain.TABLES
-            ),
+            *(table_asset(spec, partitions) for spec in TABLES),
             marts.dbt_models(),
             reports.daily_market_report(partitions),
             tca_report.daily_tca_report(partitions),

@@ -80,8 +80,8 @@ def demo(settings: Settings, *, on_file: Callable[[Path, int], None], on_platfor
     with ThreadPoolExecutor(1) as side:
         simulation = side.submit(simulate)
         # Dagster and dbt take seconds to import on one core; the simulation leaves room beside it.
-        import dagster_dbt  # noqa: F401  # used by the definitions
-        import dbt.cli.main  # noqa: F401  # used by the dbt step
+        import dagster_dbt  # noqa: F401  # used by the dbt step, as is the next
+        import dbt.cli.main  # noqa: F401
 
         from quant_platform.defs.backfill import backfill
 

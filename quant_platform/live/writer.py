@@ -74,7 +74,7 @@ def run(settings: Settings, symbols: Sequence[str], stop: threading.Event) -> No
     writer = Writer(settings, symbols)
     _LOG.info("serving", symbols=len(symbols), cadence_hz=settings.analytics.cadence_hz)
     gc.disable()  # it would stop a cycle for long: each is followed by its own
-    half_s = 0.5 / settings.analytics.cadence_hz
+    cycle_s = 1 / settings.analytics.cadence_hz
     due_s, done = time.monotonic(), 0
     while not stop.wait(max(0.0, due_s - _READ_AHEAD_S - time.monotonic())):
         if time.monotonic() < due_s:
@@ -84,11 +84,11 @@ def run(settings: Settings, symbols: Sequence[str], stop: threading.Event) -> No
         writer.half_cycle()
         done += 1
         gc.collect(1 if done % _HALVES_PER_FULL_COLLECTION else 2)
-        due_s += half_s
-        if (late_s := time.monotonic() - due_s) > 0:
-            missed = int(late_s // half_s)
+        due_s += cycle_s / 2
+        if done % 2 == 0 and (late_s := time.monotonic() - due_s) > 0:
+            missed = int(late_s // cycle_s)
             writer.heart.overruns += 1 + missed
-            due_s += missed * half_s
+            due_s += missed * cycle_s
     writer.close()
 
 
@@ -163,7 +163,7 @@ class Writer:
                 self._places.reopen(gone)
         self._half += 1
         before_ms, self._half_ms = self._half_ms, (time.monotonic() - started_s) * 1e3
-        self.heart.cycle_ms = max(before_ms, self._half_ms)
+        self.heart.cycle_ms = before_ms + self._half_ms
 
     def close(self) -> None:
         """Say in a last heartbeat that the writer has ended, and end its threads."""

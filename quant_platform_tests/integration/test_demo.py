@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from quant_platform.pipeline.recipes import RECIPES
+from quant_platform.storage.lake import Lake
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Loaded by every Python that the command starts: only loopback and local sockets may be reached.
@@ -121,6 +122,15 @@ def test_demo_gives_the_same_bytes_in_another_home(demos: list[Demo]) -> None:
 
     assert len(one) == 2 * sum(1 if recipe.is_cross_symbol else 3 for recipe in RECIPES.values())  # of two dates
     assert one == two
+
+
+def test_each_dates_tca_report_is_told_as_an_event(demos: list[Demo]) -> None:
+    home = demos[0].home
+    told = Lake((home / "lake").as_uri()).scan("events/out/tca_report").collect()
+
+    assert told.height == 2
+    assert all((home / page).is_file() for page in told["path"])
+    assert told["orders"].min() > 0
 
 
 def test_demo_ends_with_a_summary_and_the_next_step(demos: list[Demo]) -> None:

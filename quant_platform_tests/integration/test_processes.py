@@ -18,7 +18,7 @@ RUNNER = """
 import sys
 from datetime import date
 from pathlib import Path
-from quant_platform.pipeline.engine import build_unit
+from quant_platform.pipeline.build import build_unit
 from quant_platform.pipeline.units import Unit
 from quant_platform.settings import load_settings
 

@@ -68,7 +68,7 @@ def daily_market_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDe
         with warehouse.get_connection() as connection:
             marts = _daily_bars(connection, dates[0] - timedelta(days=_CONTEXT_DAYS), dates[-1])
         shown = (inputs(platform, marts, day) for day in dates)
-        pages = platform.engine.map(partial(daily_market.write, folder=settings.reports), shown)
+        pages = platform.engine.workers.map(partial(daily_market.write, folder=settings.reports), shown)
         for day, page in zip(dates, pages, strict=True):
             context.add_asset_metadata(
                 {

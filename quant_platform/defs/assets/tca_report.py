@@ -60,7 +60,7 @@ def daily_tca_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefin
         orders = {day: platform.engine.lake.scan(_TCA_ORDERS, None, day, day) for day in dates_of(context)}
         counts = {day: rows.select(pl.len()).collect().item() for day, rows in orders.items()}
         shown = (inputs(platform, day) for day, count in counts.items() if count)
-        published = platform.engine.map(partial(daily_tca.published, folder=platform.settings.reports), shown)
+        published = platform.engine.workers.map(partial(daily_tca.published, folder=platform.settings.reports), shown)
         latest = {date.fromisoformat(told["date"]): told for told in published}
         for day, count in counts.items():
             facts = _facts(platform, latest[day]) if count else {}

@@ -460,6 +460,6 @@ def test_memory_budget_bounds_what_is_under_way(
         return Outcome(unit, UnitStatus.OK)
 
     monkeypatch.setattr(engine_module, "build_unit", slow)
-    one._pool = ThreadPoolExecutor(8)
+    one.workers._pool = ThreadPoolExecutor(8)
     assert len(one.run(TRADES, SYMBOLS, DAYS)) == 6
     assert peak == expected  # 400 MB are allowed for each fetch; one unit always runs
