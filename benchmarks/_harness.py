@@ -102,7 +102,7 @@ class Worker:
     def _answer(self) -> str:
         assert self._process.stdout is not None
         if not (line := self._process.stdout.readline()):
-            command = " ".join(str(a) for a in self._process.args[2:4])  # type: ignore[index]
+            command = " ".join(str(a) for a in self._process.args[2:4])  # type: ignore[index]  # we gave a list
             raise RuntimeError(f"The contestant '{command}' ended early: exit code {self._process.wait()}.")
         return str(json.loads(line))
 

@@ -278,7 +278,7 @@ def numba_fold(file: str) -> Job:  # noqa: C901, PLR0915  # kernels live where n
     import pyarrow.parquet as pq
 
     @numba.njit(nogil=True)
-    def fold(ts, price, size, aggressor, opens, rows, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+    def fold(ts, price, size, aggressor, opens, rows, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917  # numba's types
         for i in range(len(ts)):
             bucket = ts[i] // 1_000_000_000
             p, v = price[i], size[i]
@@ -301,7 +301,7 @@ def numba_fold(file: str) -> Job:  # noqa: C901, PLR0915  # kernels live where n
         return count
 
     @numba.njit
-    def widen(opens, rows, factor):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def widen(opens, rows, factor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # numba's types
         wide_opens, wide, count = np.empty_like(opens), np.empty_like(rows), 0
         for i in range(len(opens)):
             bucket = opens[i] // factor

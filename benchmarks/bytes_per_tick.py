@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def _writers() -> Mapping[str, Callable[[Path, Sequence[Day]], Iterator[int]]]:
         "ours": _ours,
         "Polars default": _polars,
         "pandas default": _pandas,
-        **{name: lambda folder, days, o=options: _duckdb(folder, days, o) for name, options in duckdb.items()},  # type: ignore[misc]
+        **{name: partial(_duckdb, options=options) for name, options in duckdb.items()},
         "SQLite": _sqlite,
         "ArcticDB": _arctic,
     }

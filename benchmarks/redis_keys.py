@@ -127,8 +127,11 @@ def pipeline(url: str, count: int, mark: int) -> Job:
 def packed_commands(url: str, count: int, mark: int) -> Job:
     """redis-py's connection without its pipeline."""
     keys = list(_keys(count, mark))
-    commands = lambda: [("SET", name, payload, "EX", TTL_S) for name, payload in keys]  # noqa: E731
-    return _sent(url, count, lambda connection: connection.pack_commands(commands()))
+
+    def packed(connection: Any) -> list[bytes]:
+        return connection.pack_commands([("SET", name, payload, "EX", TTL_S) for name, payload in keys])
+
+    return _sent(url, count, packed)
 
 
 def by_hand(url: str, count: int, mark: int) -> Job:

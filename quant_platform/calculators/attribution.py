@@ -9,6 +9,7 @@ import polars as pl
 
 from quant_platform.calculators.outcomes import date_end
 from quant_platform.calculators.scorecards import excess_cost_bps
+from quant_platform.calculators.tca import profits
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.events_out import PerformanceAttribution, StrategyPerformance
 
@@ -22,9 +23,8 @@ _LOST = ("delay_cost", "trading_cost", "opportunity_cost", "fees")
 def performance_attribution(orders: pl.DataFrame, date: Date) -> pl.DataFrame:
     """Return the waterfall from paper profit to realised profit of each strategy and symbol, in money.
 
-    With side s, ordered X, filled q, decision price D, average fill price P and the price C at which the rest was given
-    up, an order's paper profit is s·X·(C - D) and its realised one s·q·(C - P) - fees. The parts are those of its
-    shortfall in bps, each x X·D ÷ 1e4. Where all was filled C cancels out of the difference; without one it is P.
+    Profits are `tca.profits`. The parts are those of an order's shortfall in bps, each x X·D ÷ 1e4, with what was
+    ordered X and the decision's price D.
 
     Args:
         orders: Contract `TcaOrder` of the date, each once, any row order.
@@ -71,10 +71,10 @@ def unreconciled(waterfalls: pl.DataFrame) -> int:
 def strategy_performance(orders: pl.DataFrame, outcomes: pl.DataFrame, date: Date) -> pl.DataFrame:
     """Return how each strategy did on a date.
 
-    Fill rate: Σ q·A ÷ Σ X·A with the arrival mid A, else the decision's price. Paper and realised profit as in
-    `performance_attribution`, over the orders where both are known; the shortfall is their difference ÷ Σ X·D. Cost
-    against arrival is weighted by q·P, the excess cost gives each order one vote. Hit rate: the share of decisions
-    whose return at their horizon, before costs, was above 0.
+    Letters are those of `tca_orders`; where there is no A the decision's price stands for it. Fill rate: Σ q·A ÷ Σ X·A.
+    Paper and realised profit as in `performance_attribution`, over the orders where both are known; the shortfall is
+    their difference ÷ Σ X·D. Cost against arrival is weighted by q·P, the excess cost gives each order one vote. Hit
+    rate: the share of decisions whose return at their horizon, before costs, was above 0.
 
     Args:
         orders: Contract `TcaOrder` of the date, each once, any row order.
@@ -135,14 +135,12 @@ def strategy_performance(orders: pl.DataFrame, outcomes: pl.DataFrame, date: Dat
 
 def _in_money(orders: pl.DataFrame) -> pl.DataFrame:
     """Return the orders with paper and realised profit, decided value and the parts of the shortfall, in money."""
-    side, ordered, filled = pl.col("side"), pl.col("quantity"), pl.col("filled_quantity")
-    decided, paid = pl.col("decision_price"), pl.col("avg_price")
-    given_up = pl.coalesce("cancel_price", "avg_price")
-    value = ordered * decided
+    value = pl.col("quantity") * pl.col("decision_price")
+    paper, realised = profits()
     return orders.with_columns(
         decided_notional=value,
-        paper_pnl=side * ordered * (given_up - decided),
-        realised_pnl=(side * filled * (given_up - paid)).fill_null(0.0) - pl.col("fees"),
+        paper_pnl=paper,
+        realised_pnl=realised,
         is_known=pl.col("shortfall_bps").is_not_null() & pl.col("delay_bps").is_not_null(),
         **{name: pl.col(part) / 1e4 * value for name, part in _PARTS.items()},
     ).with_columns(is_known=pl.col("is_known") & pl.all_horizontal(pl.col("paper_pnl", *_LOST).is_not_null()))

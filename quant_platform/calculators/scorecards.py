@@ -5,6 +5,8 @@ The quality of one order is quality_score's; errors that hang together by day an
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date as Date  # noqa: N812  # `date` names parameters here
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -258,6 +260,24 @@ def _cells(atoms: pl.DataFrame, dimension: list[str], member: str, params: Score
         .with_columns(inference_status=_unless_nan("inference_status", "excess_t"))
         .with_columns(q_value=_clusters.false_discovery("p_value", family))
         .with_columns(is_discovery=pl.col("q_value") <= params.false_discovery_rate)
+    )
+
+
+def period_starts(date: Date) -> dict[Period, Date]:
+    """Return the first day of each period that a date is in."""
+    return {Period.DAY: date, Period.WEEK: date - timedelta(days=date.weekday()), Period.MONTH: date.replace(day=1)}
+
+
+def holding(date: Date, cells: pl.DataFrame) -> pl.DataFrame:
+    """Return the cells of the day, the week and the month that a date is in.
+
+    Args:
+        date: The trading date.
+        cells: A scorecard: `period period_start` and whatever else.
+    """
+    starts = period_starts(date).items()
+    return cells.filter(
+        pl.any_horizontal((pl.col("period") == period) & (pl.col("period_start") == first) for period, first in starts)
     )
 
 

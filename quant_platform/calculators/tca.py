@@ -137,6 +137,18 @@ def with_parents(fills: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
     return named.with_columns(order_id=pl.coalesce("root", "order_id")).drop("root")
 
 
+def profits() -> tuple[pl.Expr, pl.Expr]:
+    """Return the paper profit s·X·(C - D) and the real profit s·q·(C - P) - fees of each `TcaOrder`, in money.
+
+    Letters are those of `tca_orders`; where nothing was given up C is P, which then cancels out of their difference.
+    Null where a price is missing; the real profit of an order that was not filled is what its fees were, less than 0.
+    """
+    side, filled, paid = pl.col("side"), pl.col("filled_quantity"), pl.col("avg_price")
+    given_up = pl.coalesce("cancel_price", "avg_price")
+    paper = side * pl.col("quantity") * (given_up - pl.col("decision_price"))
+    return paper, (side * filled * (given_up - paid)).fill_null(0.0) - pl.col("fees")
+
+
 def soundness(orders: pl.DataFrame, fills: pl.DataFrame, trades: pl.DataFrame) -> dict[str, int]:
     """Return how many orders and fills break what must hold, or lack something.
 
@@ -151,13 +163,10 @@ def soundness(orders: pl.DataFrame, fills: pl.DataFrame, trades: pl.DataFrame) -
         order or after its end; `unfinished`; `without_arrival`; `revised`; `fills`; `fills_without_order`; and
         `outside_range`, fills whose price is not within the tape's.
     """
-    side, filled, ordered = pl.col("side"), pl.col("filled_quantity"), pl.col("quantity")
-    decided, given_up = pl.col("decision_price"), pl.col("cancel_price").fill_null(pl.col("avg_price"))
-    paper = side * ordered * (given_up - decided)
-    real = (side * filled * (given_up - pl.col("avg_price"))).fill_null(0) - pl.col("fees")
+    paper, real = profits()
     gaps = orders.filter(pl.col("shortfall_bps").is_not_null(), pl.col("delay_bps").is_not_null()).select(
         parts=pl.sum_horizontal(f"{part}_bps" for part in ("delay", "trading", "opportunity", "fees")),
-        profit=(paper - real) / (ordered * decided) * 1e4,
+        profit=(paper - real) / (pl.col("quantity") * pl.col("decision_price")) * 1e4,
         whole="shortfall_bps",
     )
     is_broken = pl.any_horizontal(

@@ -86,7 +86,7 @@ def _invoked(arguments: Sequence[str], *, target: Path, parsed: bytes | None = N
         result = runner.invoke([*_QUIETLY, *arguments, *_folders(target)])
     finally:
         # dbt-duckdb keeps the file open, and with it DuckDB's lock, for the life of the process.
-        reset_adapters()  # type: ignore[no-untyped-call]
+        reset_adapters()  # type: ignore[no-untyped-call]  # dbt's
         if DuckDBConnectionManager._ENV:  # noqa: SLF001  # its own close_all_connections only forgets it
             DuckDBConnectionManager._ENV.close()  # noqa: SLF001
             DuckDBConnectionManager.close_all_connections()

@@ -42,7 +42,7 @@ def specs(manifest: Path) -> DbtSpecs:
     path = manifest.with_name("dagster_specs.pickle")
     with suppress(OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, TypeError, ValueError):
         # Ours alone: it lies in the project's own folder, beside what dbt keeps there for itself.
-        kept_key, *kept = pickle.loads(path.read_bytes())  # noqa: S301
+        kept_key, *kept = pickle.loads(path.read_bytes())  # noqa: S301  # a file of ours
         if kept_key == key:
             return DbtSpecs(*kept)
     made = _made(content)

@@ -34,7 +34,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
     """Hands each run to the process that stands ready, and lets the next one get ready when the run has ended."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Dagster's
         self._inst_data = inst_data
         self._turn = threading.Lock()
         self._ready: subprocess.Popen[str] | None = None
@@ -52,7 +52,11 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:  # noqa: ARG003
+    def from_config_value(
+        cls,
+        inst_data: ConfigurableClassData,
+        config_value: Mapping[str, Any],  # noqa: ARG003  # there is none
+    ) -> Self:
         """Return the launcher of a DAGSTER_HOME."""
         return cls(inst_data)
 
@@ -131,7 +135,7 @@ def _execute_when_told() -> None:
         if not told:
             return
         if _newest_loaded() > started:
-            os.execv(sys.executable, [sys.executable, "-m", "dagster", "api", "execute_run", told])  # noqa: S606
+            os.execv(sys.executable, [sys.executable, "-m", "dagster", "api", "execute_run", told])  # noqa: S606  # no shell is wanted
         _, ended = start_run_cancellation_thread(instance, deserialize_value(told, ExecuteRunArgs).run_id)
         try:
             execute_run_command.main([told], standalone_mode=False)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -155,7 +154,7 @@ def _requests(
     wanted: dict[date, tuple[list[str], dict[str, str]]],
     *,
     mark: str = DATE_TAG,
-    only: Mapping[date, list[dg.AssetKey]] = MappingProxyType({}),
+    only: Mapping[date, list[dg.AssetKey]] | None = None,
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     partitions, waiting, requests = daily(platform.settings.partitions.start), [], []
     for day, (names, more_tags) in wanted.items():
@@ -173,7 +172,7 @@ def _requests(
                     partition_key=key,
                     tags=tags,
                     run_config=QUIET,
-                    asset_selection=only.get(day),
+                    asset_selection=only.get(day) if only else None,
                 )
             )
     yield from requests

@@ -46,7 +46,8 @@ class Tape:
         self._count += 1
         rows.write_ipc(path, compression="lz4")
         ids, times = rows["id"], rows["ns"]
-        self._files.append(_File(path, ids.min(), ids.max(), times.min(), times.max()))  # type: ignore[arg-type]
+        ends = ids.min(), ids.max(), times.min(), times.max()
+        self._files.append(_File(path, *ends))  # type: ignore[arg-type]  # there is a row
         if len(self._files) > _MOST_FILES:
             self._files.popleft().path.unlink()
 

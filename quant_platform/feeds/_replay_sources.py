@@ -103,7 +103,7 @@ def newest_date(
             found.append(date)
             break
     named = (_DATE.search(path.name) for path in (files_in(folder) if folder else ()))
-    for date in sorted({dt.datetime.strptime(m[1], "%Y%m%d").date() for m in named if m}, reverse=True):  # noqa: DTZ007
+    for date in sorted({dt.datetime.strptime(m[1], "%Y%m%d").date() for m in named if m}, reverse=True):  # noqa: DTZ007  # a date
         wanted = (_wanted(instrument, venue, date) for instrument, venue in instruments)
         if folder and date < before and any(frames.find(folder, one) for one in wanted):
             found.append(date)

@@ -34,6 +34,9 @@ class Pending(NamedTuple):
     position: int
 
 
+_KINDS = {contract.table: kind for kind, contract in DESK_CONTRACTS.items()}
+
+
 def table(kind: DeskKind) -> str:
     """Return the table of a kind."""
     return DESK_CONTRACTS[kind].table
@@ -58,7 +61,7 @@ def pending(settings: Settings, ledger: Ledger, position: int = 0) -> Pending:
     for _, one in told:
         for day in one.days:
             if day.symbol in known:
-                days[_kind(one.kind), day.date].add(day.symbol)
+                days[one.kind, day.date].add(day.symbol)
     due: dict[DeskKind, dict[Date, list[str]]] = defaultdict(dict)
     for (kind, date), symbols in sorted(days.items()):
         outcomes = ledger.outcomes(table(kind), symbols=symbols, start=date, end=date)
@@ -71,7 +74,7 @@ def pending(settings: Settings, ledger: Ledger, position: int = 0) -> Pending:
     waiting = [
         written
         for written, one in told
-        if any(day.symbol in due.get(_kind(one.kind), {}).get(day.date, ()) for day in one.days)
+        if any(day.symbol in due.get(one.kind, {}).get(day.date, ()) for day in one.days)
     ]
     return Pending(dict(due), min(waiting, default=max((written for written, _ in told), default=position)))
 
@@ -101,20 +104,12 @@ def _session_date(calendar: str, day: Date) -> Date | None:
         return None
 
 
-def _kind(name: str) -> DeskKind:
-    return next(kind for kind in DESK_CONTRACTS if kind == name)
-
-
 def _fetched(work: Work) -> Source | None:
     root = work.settings.landing / desk_archive.FOLDER
-    paths = desk_archive.parts(root, _kind_of(work), work.unit.symbol, work.unit.date)
+    paths = desk_archive.parts(root, _KINDS[work.unit.table], work.unit.symbol, work.unit.date)
     if not paths:
         return None
     return Source(f"{len(paths)} files of the desk", _fingerprint(paths), paths)
-
-
-def _kind_of(work: Work) -> DeskKind:
-    return next(kind for kind in DESK_CONTRACTS if table(kind) == work.unit.table)
 
 
 def _fingerprint(paths: list[Path]) -> str:
@@ -123,7 +118,7 @@ def _fingerprint(paths: list[Path]) -> str:
 
 def _day(work: Work) -> Built:
     assert work.source is not None  # a unit with no source is absent and never built
-    kind = _kind_of(work)
+    kind = _KINDS[work.unit.table]
     contract, name = DESK_CONTRACTS[kind], DESK_IDS[kind]
     told = desk_archive.read(work.source.handle)
     is_whole = pl.col("rule").is_null()

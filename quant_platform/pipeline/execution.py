@@ -4,15 +4,14 @@ A table of orders or fills is of a symbol and date; scorecards belong to no symb
 """
 
 import json
-from datetime import date as Date  # noqa: N812  # `date` names parameters here
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
 from quant_platform.calculators import execution_quality, impact, quality_score, scorecards, tca
 from quant_platform.contracts._schema import contract_of, empty
 from quant_platform.contracts.execution import TcaFill, TcaOrder
-from quant_platform.contracts.scorecards import AlgoScorecard, Impact, OrderQuality, Period, VenueScorecard
+from quant_platform.contracts.scorecards import AlgoScorecard, Impact, OrderQuality, VenueScorecard
 from quant_platform.pipeline import open_tca, tca_inputs
 from quant_platform.pipeline.sessions import earlier_sessions, later_session
 from quant_platform.pipeline.tca_inputs import (
@@ -108,38 +107,23 @@ def _impact(work: Work) -> Built:
 
 def _dated(work: Work, table: str) -> pl.DataFrame:
     """Return the rows of every symbol of the date's month and week so far, each with its trading date."""
-    first = min(_firsts(work.unit.date).values())
+    first = min(scorecards.period_starts(work.unit.date).values())
     frames = [
         work.lake.scan(t, [s], d, d).with_columns(date=pl.lit(d)) for t, s, d in work.readable(table) if d >= first
     ]
     return pl.concat(frames or [empty(contract_of(table)).lazy().with_columns(date=pl.lit(None, pl.Date))]).collect()
 
 
-def _firsts(date: Date) -> dict[Period, Date]:
-    """Return the first day of each period that a date is in."""
-    return {Period.DAY: date, Period.WEEK: date - timedelta(days=date.weekday()), Period.MONTH: date.replace(day=1)}
-
-
 def _venue_scorecard(work: Work) -> Built:
     fills = tca.with_parents(_dated(work, TcaFill.table), _dated(work, ORDERS))
     card = scorecards.venue_scorecard(fills, _dated(work, TcaOrder.table), work.settings.analytics.scorecards)
-    return Built(_newest(work, card))
+    return Built(scorecards.holding(work.unit.date, card))
 
 
 def _algo_scorecard(work: Work) -> Built:
     orders, quality = _dated(work, TcaOrder.table), _dated(work, OrderQuality.table)
     card = scorecards.algo_scorecard(orders, quality, work.settings.analytics.scorecards)
-    return Built(_newest(work, card))
-
-
-def _newest(work: Work, card: pl.DataFrame) -> pl.DataFrame:
-    """Return the cells of the day, the week and the month that the date is in."""
-    return card.filter(
-        pl.any_horizontal(
-            (pl.col("period") == period) & (pl.col("period_start") == first)
-            for period, first in _firsts(work.unit.date).items()
-        )
-    )
+    return Built(scorecards.holding(work.unit.date, card))
 
 
 def _every(table: str) -> Input:

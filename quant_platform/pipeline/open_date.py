@@ -135,7 +135,7 @@ def recalled(work: Work, unit: Unit) -> Memory | None:
     published = work.lake.read_state(*unit)
     try:
         # Ours alone: it lies in the lake's own folder, beside the parts that this module wrote.
-        memory = pickle.loads(published) if published else None  # noqa: S301
+        memory = pickle.loads(published) if published else None  # noqa: S301  # a file of ours
     except (pickle.UnpicklingError, AttributeError, ImportError, EOFError, TypeError):
         return None
     return memory if isinstance(memory, Memory) else None
@@ -149,10 +149,8 @@ def rows_so_far(work: Work, start: datetime | None = None) -> pl.DataFrame:
         start: Leave out what is earlier; None leaves out nothing.
     """
     table = contract_of(work.unit.table)
-    names, is_wanted = (
-        polars_schema(table).names(),
-        pl.lit(value=True) if start is None else pl.col("ts_event") >= start,
-    )
+    names = polars_schema(table).names()
+    is_wanted = pl.lit(value=True) if start is None else pl.col("ts_event") >= start
     if work.lake.path(*work.unit).is_file():
         return work.today(work.unit.table).filter(is_wanted).select(names).collect()
     memory = recalled(work, work.unit) or Memory("", capture.FOLD.opened(work))

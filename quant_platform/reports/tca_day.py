@@ -7,7 +7,6 @@ Here: frames in, frames out; what an order or a fill has cost comes with the inp
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date as Date  # noqa: N812  # `date` names a field here
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -66,8 +65,8 @@ class DailyTca:
         fills: Contract `TcaFill`: the fills of the date, each once; `order_id` is that of the parent order, as
             `venue_scorecard` takes it, and null without one.
         quality: Contract `OrderQuality` of the orders.
-        algos: Contract `AlgoScorecard`; the cells that hold the date are shown.
-        venues: Contract `VenueScorecard`; the same.
+        algos: Contract `AlgoScorecard`: the cells of the day, the week and the month that the date is in.
+        venues: Contract `VenueScorecard`: the same.
         impact: Contract `Impact` of the orders.
         impact_fits: Contract `ImpactFit`, one row a measure.
         paths: `order_id ts_event mid_price`: the last mid at each of `chart_instants(orders)`.
@@ -96,8 +95,6 @@ class DailyTca:
                 name,
                 shaped(getattr(self, name), _SCHEMAS[name], _ORDERS[name], of=f"'{name}' of a daily TCA report"),
             )
-        for name in ("algos", "venues"):
-            object.__setattr__(self, name, _holding(self.date, getattr(self, name)))
 
     @cached_property
     def digest(self) -> TcaDigest:
@@ -121,17 +118,3 @@ def standing(cells: pl.DataFrame) -> Period:
     """Return the period whose cells say how sure an excess cost is: the month, or the week where it holds more days."""
     days = dict(cells.group_by("period").agg(pl.col("days").max()).iter_rows())
     return Period.WEEK if days.get(Period.WEEK, 0) > days.get(Period.MONTH, 0) else Period.MONTH
-
-
-def _holding(date: Date, cells: pl.DataFrame) -> pl.DataFrame:
-    """Return the cells of the day, the week and the month that the date is in."""
-    starts = {
-        Period.DAY: date,
-        Period.WEEK: date - timedelta(days=date.weekday()),
-        Period.MONTH: date.replace(day=1),
-    }
-    return cells.filter(
-        pl.any_horizontal(
-            (pl.col("period") == str(period)) & (pl.col("period_start") == start) for period, start in starts.items()
-        )
-    )

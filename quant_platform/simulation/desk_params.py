@@ -10,19 +10,9 @@ against them.
 from dataclasses import dataclass
 from math import inf
 
+from quant_platform.simulation._bounds import check
+
 _LONGEST_S = 3_600
-
-
-def _check(
-    owner: object, *names: str, least: float = -inf, above: float = -inf, most: float = inf, below: float = inf
-) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if least <= value <= most and above < value < below:
-            continue
-        limits = {">=": least, ">": above, "<=": most, "<": below}
-        bounds = " and ".join(f"{sign} {limit}" for sign, limit in limits.items() if abs(limit) < inf)
-        raise ValueError(f"{name} must be {bounds or 'finite'}, was {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +39,9 @@ class Strategy:
         Raises:
             ValueError: An attribute is outside its bounds; the message names it.
         """
-        _check(self, "share", above=0)
-        _check(self, "skill", "believed_skill", least=0, below=1)
-        _check(self, "horizon_s", least=1)
+        check(self, "share", above=0)
+        check(self, "skill", "believed_skill", least=0, below=1)
+        check(self, "horizon_s", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +76,10 @@ class Algo:
         Raises:
             ValueError: An attribute is outside its bounds; the message names it.
         """
-        _check(self, "share", "shortest_s", "every_s", above=0)
-        _check(self, "longest_s", least=self.shortest_s, most=_LONGEST_S)
-        _check(self, "unevenness", "footprint", least=0)
-        _check(self, "maker_share", least=0, most=1)
+        check(self, "share", "shortest_s", "every_s", above=0)
+        check(self, "longest_s", least=self.shortest_s, most=_LONGEST_S)
+        check(self, "unevenness", "footprint", least=0)
+        check(self, "maker_share", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +104,9 @@ class Broker:
         Raises:
             ValueError: An attribute is outside its bounds; the message names it.
         """
-        _check(self, "share", above=0)
-        _check(self, "delay_s", least=0, most=_LONGEST_S)
-        _check(self, "footprint", least=0)
+        check(self, "share", above=0)
+        check(self, "delay_s", least=0, most=_LONGEST_S)
+        check(self, "footprint", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +144,11 @@ class Venue:
         Raises:
             ValueError: An attribute is outside its bounds; the message names it.
         """
-        _check(self, "share", "fee_rate", above=0)
-        _check(self, "taker_fee_bps", "maker_fee_bps", above=-inf)
-        _check(self, "depth", above=0, most=1)
-        _check(self, "fill_probability", "adverse_selection", least=0, most=1)
-        _check(self, "latency_ms", least=1)
+        check(self, "share", "fee_rate", above=0)
+        check(self, "taker_fee_bps", "maker_fee_bps", above=-inf)
+        check(self, "depth", above=0, most=1)
+        check(self, "fill_probability", "adverse_selection", least=0, most=1)
+        check(self, "latency_ms", least=1)
 
 
 _STRATEGIES = (
@@ -323,11 +313,11 @@ class DeskParams:
         Raises:
             ValueError: A parameter is outside its bounds; the message names it.
         """
-        _check(self, "orders_per_day", least=1)
-        _check(self, "order_notional", "impact_half_life_s", above=0)
-        _check(self, "order_deviation", "impact", "impact_noise", "expected_impact", least=0)
-        _check(self, "permanent_share", "partial_share", "chase_share", "limit_share", least=0, most=1)
-        _check(self, "reject_share", "cancel_share", "untold_share", "correction_share", least=0, most=1)
+        check(self, "orders_per_day", least=1)
+        check(self, "order_notional", "impact_half_life_s", above=0)
+        check(self, "order_deviation", "impact", "impact_noise", "expected_impact", least=0)
+        check(self, "permanent_share", "partial_share", "chase_share", "limit_share", least=0, most=1)
+        check(self, "reject_share", "cancel_share", "untold_share", "correction_share", least=0, most=1)
         for role in ("strategies", "algos", "brokers", "venues"):
             names = [one.name for one in getattr(self, role)]
             if not names or len(set(names)) < len(names):

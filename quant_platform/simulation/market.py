@@ -27,6 +27,7 @@ import numpy as np
 
 from quant_platform.settings import Instrument
 from quant_platform.simulation import market_flow
+from quant_platform.simulation._bounds import check
 from quant_platform.simulation.depth_frames import write_depth
 from quant_platform.simulation.desk import DeskDay, records_of, write_desk, write_events
 from quant_platform.simulation.desk_execution import with_fills
@@ -57,18 +58,6 @@ _REFERENCE_PRICES: Mapping[str, float] = {"BTCUSDT": 60_000.0, "ETHUSDT": 2_600.
 _SURPLUS = 0.1
 _FORESIGHT_S = 5
 _UPDATE_ID_STEP = 64
-
-
-_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("trades_per_day", "quotes_per_day", "depth_every_s"), lambda value: value >= 1, ">= 1"),
-    (("seed", "volatility_of_volatility", "spread_ticks"), lambda value: value >= 0, ">= 0"),
-    (("daily_volatility", "run_exponent", "order_notional", "touch_notional"), lambda value: value > 0, "> 0"),
-    (
-        ("correlation", "seasonality", "reprice_share", "noise_share", "informed_share"),
-        lambda value: 0 <= value <= 1,
-        "between 0 and 1",
-    ),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +107,10 @@ class MarketParams:
         Raises:
             ValueError: A parameter is outside its bounds; the message names it.
         """
-        for names, is_allowed, bounds in _BOUNDS:
-            for name in names:
-                if not is_allowed(getattr(self, name)):
-                    raise ValueError(f"{name} must be {bounds}, was {getattr(self, name)}")
+        check(self, "trades_per_day", "quotes_per_day", "depth_every_s", least=1)
+        check(self, "seed", "volatility_of_volatility", "spread_ticks", least=0)
+        check(self, "daily_volatility", "run_exponent", "order_notional", "touch_notional", above=0)
+        check(self, "correlation", "seasonality", "reprice_share", "noise_share", "informed_share", least=0, most=1)
         if self.noise_share + self.informed_share > 1:
             raise ValueError(f"noise_share + informed_share must be <= 1, was {self.noise_share + self.informed_share}")
         for symbol, price in self.reference_prices.items():

@@ -9,7 +9,6 @@ Forwards equal the spot, rates are 0. Volatilities are a surface of Gatheral and
 variance at the money grows with the time to settlement: it admits neither butterfly nor calendar arbitrage.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -24,6 +23,7 @@ from quant_platform.calculators.black_scholes import greeks_of_forward
 from quant_platform.contracts.enums import OptionType
 from quant_platform.settings import Instrument
 from quant_platform.simulation import option_flow
+from quant_platform.simulation._bounds import check
 from quant_platform.simulation.deribit_answers import (
     COARSE_ABOVE,
     COARSE_TICK,
@@ -51,18 +51,6 @@ _SHORTEST_S = 60  # a day is computed at once: more snapshots do not fit memory
 _LONGEST_DELAY_MS = 40
 _LATENCY_US, _LATENCY_SCALE_US = 20_000, 15_000
 _LEAST_HALF_SPREAD_TICKS = 0.25
-
-_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("every_s",), lambda value: _SHORTEST_S <= value <= SECONDS, f"between {_SHORTEST_S} and {SECONDS}"),
-    (
-        ("volatility_premium", "reversion_days", "smile", "open_interest_notional"),
-        lambda value: 0 < value < math.inf,
-        "> 0",
-    ),
-    (("half_spread_volatility", "turnover"), lambda value: 0 <= value < math.inf, ">= 0"),
-    (("skew",), lambda value: -1 < value < 1, "between -1 and 1"),
-    (("unusual_share",), lambda value: 0 <= value <= 1, "between 0 and 1"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +87,11 @@ class ChainParams:
         Raises:
             ValueError: A parameter is outside its bounds; the message names it.
         """
-        for names, is_allowed, bounds in _BOUNDS:
-            for name in names:
-                if not is_allowed(getattr(self, name)):
-                    raise ValueError(f"{name} must be {bounds}, was {getattr(self, name)}")
+        check(self, "every_s", least=_SHORTEST_S, most=SECONDS)
+        check(self, "volatility_premium", "reversion_days", "smile", "open_interest_notional", above=0)
+        check(self, "half_spread_volatility", "turnover", least=0)
+        check(self, "skew", above=-1, below=1)
+        check(self, "unusual_share", least=0, most=1)
         steepest = self.smile * (1 + abs(self.skew))
         if steepest > 2:
             raise ValueError(f"smile * (1 + |skew|) must be <= 2, or there is arbitrage, was {steepest}")

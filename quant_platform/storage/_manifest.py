@@ -59,7 +59,7 @@ class Manifest:
         """List segments, durably, all or none. One that is listed already stays as it is."""
         with self._connection() as connection:
             connection.executemany(
-                f"INSERT INTO segments ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",  # noqa: S608
+                f"INSERT INTO segments ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",  # noqa: S608  # names of ours
                 [astuple(segment)[:-1] for segment in segments],
             )
 
@@ -87,7 +87,7 @@ class Manifest:
 
     def _rows(self, which: str, *values: object) -> list[tuple[int, Segment]]:
         with self._connection() as connection:
-            query = f"SELECT position, {_COLUMNS} FROM segments {which}"  # noqa: S608
+            query = f"SELECT position, {_COLUMNS} FROM segments {which}"  # noqa: S608  # names of ours
             found = connection.execute(query, values).fetchall()
         return [(row[0], Segment(*(*row[1:], closed_path(self._landing, *row[1:4])))) for row in found]
 

@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 from filelock import FileLock
 
+from quant_platform.settings import DeskKind
 from quant_platform.storage._desk_index import first_told
 from quant_platform.storage.atomic import fsync_folder, published, sweep
 
@@ -82,7 +83,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     sha256: str
     via: str
-    kind: str
+    kind: DeskKind
     how: str
     file: str
     ts_intake: int

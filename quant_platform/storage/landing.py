@@ -113,7 +113,7 @@ class _Facts:
     def copy(self) -> Self:
         """Return the same, to go on from without changing this."""
         other = copy.copy(self)
-        other._sha256 = self._sha256.copy()  # noqa: SLF001
+        other._sha256 = self._sha256.copy()  # noqa: SLF001  # of this class
         return other
 
     def segment(self, feed: str, symbol: str, number: int, path: Path) -> Segment:

@@ -10,14 +10,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from polars.testing import assert_frame_equal
 
 from quant_platform.calculators import tca
 from quant_platform.contracts._schema import contract_of, polars_schema
-from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.resources import DATE_TAG, DESK_DATE_TAG, SYMBOLS_TAG, Platform
 from quant_platform.pipeline import desk_intake, open_tca
@@ -25,6 +21,7 @@ from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.execution import EXECUTION
 from quant_platform.pipeline.tca_inputs import QUOTES, TRADES
 from quant_platform.pipeline.units import Unit, UnitStatus, Work
+from quant_platform_tests.code_location import Location
 from quant_platform_tests.landed import at_ms, land, market
 from quant_platform_tests.unit.pipeline.conftest import MakeEngine, settings_below
 
@@ -255,31 +252,6 @@ def test_a_symbol_that_nobody_traded_leaves_nothing(desk: Desk, lines: list[byte
     assert open_tca.behind(desk.engine.settings, desk.engine.ledger) == {}
 
 
-class Location:
-    """The code location over one home, as the daemon sees it."""
-
-    def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
-        self.platform, self.instance = platform, instance
-        self.definitions = build_defs(resource_overrides={"platform": platform})
-
-    def tick(self, cursor: str | None = None) -> Any:
-        repository = self.definitions.get_repository_def()
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=cursor, repository_def=repository, resources={"platform": self.platform}
-        )
-        return repository.get_sensor_def("desk_files").evaluate_tick(context)
-
-    def execute(self, request: dg.RunRequest) -> dg.DagsterRun:
-        assert request.job_name
-        definition = self.definitions.resolve_job_def(request.job_name)
-        tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key}
-        run = self.instance.create_run_for_job(job_def=definition, tags=tags, run_config=request.run_config)
-        execute_run(InMemoryJob(definition), run, self.instance)
-        found = self.instance.get_run_by_id(run.run_id)
-        assert found
-        return found
-
-
 @pytest.fixture
 def location(tmp_path: Path, dagster_home: None) -> Iterator[Location]:
     settings = settings_below(tmp_path)
@@ -316,15 +288,15 @@ def test_dropped_fills_of_an_open_date_have_a_run_of_their_own(
     location.instance.create_run_for_job(
         job_def=job, tags={DATE_TAG: DAY.isoformat()}, status=dg.DagsterRunStatus.STARTED
     )
-    done = location.tick()
+    done = location.tick("desk_files")
     (request,) = done.run_requests
     assert (request.job_name, request.partition_key) == ("execution_so_far", DAY.isoformat())
     assert (request.tags[DESK_DATE_TAG], request.tags[SYMBOLS_TAG]) == (DAY.isoformat(), SYMBOL)
     assert DATE_TAG not in request.tags
-    assert location.execute(request).is_success
+    assert location.execute(request.job_name, request).is_success
     assert of(engine, "o1")["arrival_cost_bps"] is not None
-    assert location.tick(done.cursor).run_requests == []
-    assert location.tick().run_requests == []
+    assert location.tick("desk_files", done.cursor).run_requests == []
+    assert location.tick("desk_files").run_requests == []
 
 
 def test_costs_that_a_killed_run_left_behind_are_asked_for_again(
@@ -333,11 +305,11 @@ def test_costs_that_a_killed_run_left_behind_are_asked_for_again(
     engine = location.platform.engine
     Desk(engine, Path()).sees(until(lines, 600))
     drop(told(1, 100, 160))
-    done = location.tick()
+    done = location.tick("desk_files")
     for table in open_tca.TABLES[:-1]:  # and then it was killed
         engine.run(table, [SYMBOL], [DAY])
-    (request,) = location.tick(done.cursor).run_requests
+    (request,) = location.tick("desk_files", done.cursor).run_requests
     assert (request.job_name, request.tags[SYMBOLS_TAG]) == ("execution_so_far", SYMBOL)
-    location.execute(request)
+    location.execute(request.job_name, request)
     assert of(engine, "o1")["status"] == "ok"
-    assert location.tick(done.cursor).run_requests == []
+    assert location.tick("desk_files", done.cursor).run_requests == []

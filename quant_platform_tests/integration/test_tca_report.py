@@ -14,8 +14,6 @@ import dagster as dg
 import polars as pl
 import pytest
 import redis
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -25,7 +23,6 @@ from pydantic import SecretStr
 
 from quant_platform.defs import report_cache
 from quant_platform.defs.assets import tca_report
-from quant_platform.defs.build import build_defs
 from quant_platform.defs.instance import dagster_instance
 from quant_platform.defs.jobs import QUIET
 from quant_platform.defs.partitions import daily
@@ -39,6 +36,7 @@ from quant_platform.simulation.desk_params import DeskParams
 from quant_platform.simulation.market import MarketParams, write_archive
 from quant_platform.storage.live_store import address
 from quant_platform.storage.redis_keys import REPORT
+from quant_platform_tests.code_location import Location
 
 START = date(2024, 3, 1)
 FIRST, SECOND, IDLE = date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6)
@@ -322,34 +320,6 @@ def test_a_redis_that_does_not_answer_does_not_stop_the_page(own: Settings, arch
 # The folder that is watched.
 
 
-class Location:
-    """The code location over one home, as the daemon sees it."""
-
-    def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
-        self.platform, self.instance = platform, instance
-        self.definitions = build_defs(resource_overrides={"platform": platform})
-
-    def tick(self, cursor: str | None = None) -> Any:
-        """Look at the desk's folder once."""
-        repository = self.definitions.get_repository_def()
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=cursor, repository_def=repository, resources={"platform": self.platform}
-        )
-        return repository.get_sensor_def("desk_files").evaluate_tick(context)
-
-    def execute(self, request: dg.RunRequest) -> dg.DagsterRun:
-        """Run what the sensor asked for, as a run worker does."""
-        definition = self.definitions.resolve_job_def("daily_execution")
-        if request.asset_selection:
-            definition = definition.get_subset(asset_selection=set(request.asset_selection))
-        tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key}
-        run = self.instance.create_run_for_job(job_def=definition, tags=tags, run_config=request.run_config)
-        execute_run(InMemoryJob(definition), run, self.instance)
-        found = self.instance.get_run_by_id(run.run_id)
-        assert found
-        return found
-
-
 @pytest.fixture
 def location(archive: Path, of_market: Path, tmp_path: Path, dagster_home: None) -> Iterator[Location]:
     platform = Platform(settings_at(archive, Path(shutil.copytree(of_market, tmp_path / "home"))))
@@ -378,14 +348,14 @@ def test_dropped_files_become_a_page_by_one_run_for_each_date(
     settings = location.platform.settings
     sources = [desk_path(archive, day, kind) for day in (FIRST, SECOND) for kind in KINDS]
     dropped = [drop(source.name, source.read_text()) for source in sources]
-    found = location.tick()
+    found = location.tick("desk_files")
     assert not any(path.exists() for path in dropped)
     assert [request.partition_key for request in found.run_requests] == [str(FIRST), str(SECOND)]
     for request in found.run_requests:
         assert (request.tags[DATE_TAG], request.tags[SYMBOLS_TAG]) == (request.partition_key, TRADED)
         assert request.run_config == QUIET
 
-    run = location.execute(found.run_requests[0])
+    run = location.execute("daily_execution", found.run_requests[0])
     assert run.is_success
     for table in (*OF_DESK, "reports/daily_tca"):
         key = dg.AssetKey(table.split("/"))
@@ -401,21 +371,21 @@ def test_dropped_files_become_a_page_by_one_run_for_each_date(
         shown["has_correction"].sum(),
         True,
     )
-    again = location.tick(found.cursor)
+    again = location.tick("desk_files", found.cursor)
     assert [request.partition_key for request in again.run_requests] == [str(SECOND)]
 
     built(settings, SECOND)
-    done = location.tick(again.cursor)
+    done = location.tick("desk_files", again.cursor)
     assert (done.run_requests, int(done.cursor) > 0) == ([], True)
 
 
 def test_a_date_under_way_is_not_asked_for_twice(location: Location, drop: Callable[..., Path], archive: Path) -> None:
     drop("orders.csv", desk_path(archive, FIRST, "orders").read_text())
-    (request,) = location.tick().run_requests
+    (request,) = location.tick("desk_files").run_requests
     job = location.definitions.resolve_job_def("daily_execution")
     tags = {**request.tags, PARTITION_NAME_TAG: str(FIRST)}
     location.instance.create_run_for_job(job_def=job, tags=tags, status=dg.DagsterRunStatus.STARTED)
-    tick = location.tick()
+    tick = location.tick("desk_files")
     assert tick.run_requests == []
     assert str(FIRST) in tick.skip_message
 
@@ -425,19 +395,19 @@ def test_a_date_of_which_events_alone_are_told_runs_their_tables_and_no_others(
 ) -> None:
     head = "event_id,ts_event,symbol,news_sentiment,news_count,social_count,analyst_count"
     drop("news.csv", f"{head}\nn1,{IDLE}T12:00:00Z,,0.5,1,0,0\n")
-    first = location.tick()
+    first = location.tick("desk_files")
     (request,) = first.run_requests
     news = dg.AssetKey(["events", "in", "news_sentiment_analyzed"])
     assert (request.partition_key, request.asset_selection) == (str(IDLE), [news])
-    assert location.execute(request).is_success
+    assert location.execute(request.job_name, request).is_success
     assert location.instance.get_materialized_partitions(news) == {str(IDLE)}
-    assert location.tick(first.cursor).run_requests == []
+    assert location.tick("desk_files", first.cursor).run_requests == []
 
 
 def test_an_empty_folder_asks_for_nothing(location: Location) -> None:
-    assert location.tick().run_requests == []
+    assert location.tick("desk_files").run_requests == []
     desk_intake.inbox(location.platform.settings).mkdir(parents=True)
-    assert location.tick().run_requests == []
+    assert location.tick("desk_files").run_requests == []
 
 
 def test_a_refused_file_is_logged_and_the_others_are_taken(
@@ -445,7 +415,7 @@ def test_a_refused_file_is_logged_and_the_others_are_taken(
 ) -> None:
     bad = drop("bad.csv", "a,b\n1,2\n")
     drop("orders.csv", desk_path(archive, SECOND, "orders").read_text())
-    (request,) = location.tick().run_requests
+    (request,) = location.tick("desk_files").run_requests
     assert request.partition_key == str(SECOND)
     assert not bad.exists()
     assert (bad.parent / "refused" / "bad.csv").is_file()
@@ -458,7 +428,7 @@ def test_dates_before_the_first_partition_are_left_out(
 ) -> None:
     head = "order_id,ts_event,symbol,side,quantity,status"
     drop("old.csv", f"{head}\no1,2024-02-28T12:00:00Z,{TRADED},buy,1,open\n")
-    assert location.tick().run_requests == []
+    assert location.tick("desk_files").run_requests == []
     assert "2024-02-28 is no partition" in capfd.readouterr().err
 
 

@@ -13,45 +13,19 @@ from quant_platform.calculators import cross_asset
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.microstructure import ParticipantFlow, Toxicity, Vpin
 from quant_platform.storage import live_store, redis_keys
-from quant_platform.storage.live_store import Batch, Server
+from quant_platform.storage.live_store import Batch
 from quant_platform_tests.integration.live.aggregate_keys import (
     CORRELATION,
     MARKET,
     NOW,
     SECOND,
     SUMMARY,
-    Cycles,
     put,
     put_bars,
     put_vpin,
-    settings_of,
 )
 
 ALL = {"portfolio", "sectors", "correlation"}
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    settings = settings_of(tmp_path_factory.mktemp("home"))
-    with Server(settings):
-        yield settings
-
-
-@pytest.fixture
-def client(settings):
-    with live_store.connect(settings) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def written(settings, client):
-    return Cycles(settings, client)
-
-
-@pytest.fixture
-def aggregator(written):
-    return written.aggregator
 
 
 def row_of(contract, **values):

@@ -14,8 +14,8 @@ from quant_platform.feeds.recorded import Wanted
 from quant_platform.live import _aggregate_bars
 from quant_platform.live._market import Market
 from quant_platform.live.aggregate import Aggregator
-from quant_platform.storage import live_store, redis_keys
-from quant_platform.storage.live_store import Batch, Server
+from quant_platform.storage import redis_keys
+from quant_platform.storage.live_store import Batch
 from quant_platform_tests.integration.live.aggregate_keys import (
     CORRELATION,
     DISCOVERED,
@@ -24,38 +24,12 @@ from quant_platform_tests.integration.live.aggregate_keys import (
     NOW,
     SECTORS,
     SUMMARY,
-    Cycles,
     correlation_of,
     put_bars,
     put_vpin,
-    settings_of,
 )
 
 ALL = {"portfolio", "sectors", "correlation"}
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    settings = settings_of(tmp_path_factory.mktemp("home"))
-    with Server(settings):
-        yield settings
-
-
-@pytest.fixture
-def client(settings):
-    with live_store.connect(settings) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def written(settings, client):
-    return Cycles(settings, client)
-
-
-@pytest.fixture
-def aggregator(written):
-    return written.aggregator
 
 
 def test_correlations_are_of_the_lists_of_bars(client, written):

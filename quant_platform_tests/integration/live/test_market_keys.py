@@ -8,7 +8,7 @@ import pytest
 
 from quant_platform.live.market_keys import Publisher
 from quant_platform.settings import Instrument, Settings
-from quant_platform.storage import live_store, redis_keys
+from quant_platform.storage import redis_keys
 from quant_platform.storage.live_store import Server
 
 MIDNIGHT_MS = 1_723_075_200_000  # date -u -d 2024-08-08 +%s000
@@ -52,13 +52,6 @@ def settings(tmp_path_factory):
     settings = Settings(home=tmp_path_factory.mktemp("home"), instruments=instruments)
     with Server(settings):
         yield settings
-
-
-@pytest.fixture
-def client(settings):
-    with live_store.connect(settings) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -36,5 +37,43 @@ def tape() -> Callable[..., pl.DataFrame]:
         schema = polars_schema(Trade)
         numbers = {name: pl.Int64 if dtype.is_temporal() else dtype for name, dtype in schema.items()}
         return conformed(Trade, pl.DataFrame(full, schema=numbers, strict=False).cast(dict(schema)))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def signed(tape: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:
+    """Return a builder of signed trades; without a quote unless `bid` and `ask` are given."""
+
+    def build(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+        columns = {name: pl.Series([row.get(name) for row in rows], dtype=pl.Float64) for name in ("bid", "ask")}
+        venues = pl.Series("venue", [row.get("venue", "XNAS") for row in rows], dtype=pl.String)
+        return tape(rows).with_columns(venues, bid_price=columns["bid"], ask_price=columns["ask"])
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def random_signed(signed: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:
+    """Return a builder of signed trades of several symbols and two venues, so many milliseconds apart at a mean."""
+
+    def build(*, count: int, symbols: int, seed: int, apart_ms: int = 60) -> pl.DataFrame:
+        random = np.random.default_rng(seed)
+        return signed(
+            [
+                {
+                    "ts_ms": int(random.integers(0, apart_ms * count)),
+                    "symbol": f"S{random.integers(symbols)}",
+                    "trade_id": k,
+                    "price": float(random.integers(1, 5)) / 8,
+                    "size": float(random.integers(1, 50)) / 16,
+                    "aggressor": int(random.integers(-1, 2)),
+                    "bid": 0.25,
+                    "ask": 0.375,
+                    "venue": str(random.choice(["XNAS", "FINRA"])),
+                }
+                for k in range(count)
+            ]
+        )
 
     return build

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 from quant_platform.calculators import _bar_blocks, bars
 from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.contracts.market import Bar1m, Bar1s, Bar5m
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "bars_cases.json").read_text())
 MS = 1_000_000
@@ -22,12 +23,6 @@ SECOND = 1_000_000_000
 
 def ns(frame, column):
     return frame[column].to_physical().to_list()
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def random_tape(tape, *, rows, symbols, seed):

@@ -1,6 +1,5 @@
 """Values of European options: the oracles, differences by hand, guards row by row, and the greeks of a chain."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -14,6 +13,7 @@ from quant_platform.calculators.black_scholes import VALUES, chain_greeks, greek
 from quant_platform.calculators.implied_vol import with_volatility
 from quant_platform.contracts._schema import conformed, empty, polars_schema, validated
 from quant_platform.contracts.options import OptionChain, OptionGreeks
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLES = Path(__file__).parents[2] / "golden" / "oracles"
 CASES = json.loads((ORACLES / "option_greeks.json").read_text())["cases"]
@@ -40,12 +40,6 @@ def slope(name, over, width, valued=greeks, **row):
         for n in (1, 2)
     )
     return (8 * near - far) / (12 * width)
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def on_forward(frame):

@@ -1,6 +1,5 @@
 """The closing auction's estimate: the oracle, the edges of its window, and the edge matrix."""
 
-import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from quant_platform.calculators import closing_auction
 from quant_platform.calculators.closing_auction import ClosingAuctionParams
 from quant_platform.contracts._schema import INSTANT, polars_schema, validated
 from quant_platform.contracts.microstructure import ClosingImbalance
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "closing_auction_cases.json").read_text())
 MINUTE = 60_000_000_000
@@ -44,12 +44,6 @@ def inputs(*rows):
 def found(frame, **params):
     rows = closing_auction.closing_imbalance(frame, closing_auction.ClosingAuctionParams(**params))
     return validated(ClosingImbalance, rows)
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("case", ORACLE["cases"], ids=lambda case: case["id"])

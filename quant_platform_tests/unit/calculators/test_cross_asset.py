@@ -1,6 +1,5 @@
 """Portfolio totals and correlations: the oracles, pandas and numpy, sums worked by hand, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -15,6 +14,7 @@ from quant_platform.calculators import cross_asset
 from quant_platform.calculators.cross_asset import PAYLOADS, CorrelationParams
 from quant_platform.contracts._schema import INSTANT, empty, polars_schema, validated
 from quant_platform.contracts.statistics import Correlation, PortfolioTotals
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLES = Path(__file__).parents[2] / "golden" / "oracles"
 PORTFOLIO = {case["id"]: case for case in json.loads((ORACLES / "portfolio_cases.json").read_text())["cases"]}
@@ -79,12 +79,6 @@ def grid(returns):
 
 def log_returns(prices):
     return pd.DataFrame(np.log(prices).T).diff()
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def test_totals_of_three_symbols_are_the_oracles():

@@ -1,6 +1,5 @@
 """Gamma exposure and dealer flow: the oracles, sums row by row over recorded chains, and the edge matrix."""
 
-import io
 import json
 import math
 from collections import defaultdict
@@ -27,6 +26,7 @@ from quant_platform_tests.unit.dealer_frames import (
     recorded_chain,
     snapshots,
 )
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLES = Path(__file__).parents[2] / "golden" / "oracles"
 GEX_CASES = json.loads((ORACLES / "gex_dex_cases.json").read_text())["cases"]
@@ -79,12 +79,6 @@ CASES = [
     *((*CALCULATORS[0], bad) for bad in BAD_FOR_GAMMA),
     *((*CALCULATORS[1], bad) for bad in BAD_FOR_FLOW),
 ]
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def values_of(row):

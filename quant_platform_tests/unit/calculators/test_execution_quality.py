@@ -1,6 +1,5 @@
 """Fill rates, survival, hold time and spreads: the oracle, plain loops, and the edge matrix."""
 
-import io
 import json
 import math
 from collections import deque
@@ -14,6 +13,7 @@ from polars.testing import assert_frame_equal
 from quant_platform.calculators import execution_quality
 from quant_platform.calculators.execution_quality import SPREADS
 from quant_platform_tests.unit.desk_frames import SECOND, fills
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = {
     case["id"]: case
@@ -288,9 +288,7 @@ CALCULATORS = [
 @pytest.mark.parametrize(("calculator", "rows"), CALCULATORS, ids=lambda part: getattr(part, "__name__", ""))
 def test_any_row_order_gives_identical_bytes_and_no_rows_give_no_rows(calculator, rows):
     def written(frame):
-        buffer = io.BytesIO()
-        calculator(frame, ["key"]).write_ipc(buffer)
-        return buffer.getvalue()
+        return ipc_bytes(calculator(frame, ["key"]))
 
     assert written(rows) == written(rows.sample(fraction=1, shuffle=True, seed=3)) == written(rows[::-1])
     nothing = calculator(rows.clear(), ["key"])

@@ -1,6 +1,5 @@
 """Flow clusters: the oracle, a plain loop as second opinion, hand-made tapes, and the edge matrix."""
 
-import io
 import itertools
 import json
 import math
@@ -17,6 +16,7 @@ from quant_platform.calculators.flow_clusters import FEATURES, STRATEGIES, FlowC
 from quant_platform.calculators.sweeps import SweepParams
 from quant_platform.contracts._schema import empty, polars_schema, validated
 from quant_platform.contracts.microstructure import FlowClusters
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "flow_clusters_cases.json").read_text())
 CASES = {case["id"]: case for case in ORACLE["cases"]}
@@ -35,12 +35,6 @@ def clusters(trades, params=None):
 
 def last(frame):
     return frame.to_dicts()[-1]
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def random_trades(seed, rows=260, symbol="BTCUSDT", first_id=0):

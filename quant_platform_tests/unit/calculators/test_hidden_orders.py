@@ -1,6 +1,5 @@
 """Hidden orders: the oracle, refills and icebergs worked by hand, and the edge matrix."""
 
-import io
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +12,7 @@ from quant_platform.calculators import hidden_orders
 from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.contracts.market import Quote, Trade
 from quant_platform.contracts.microstructure import HiddenOrder
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "hidden_orders_cases.json").read_text())
 MS = 1_000_000
@@ -77,12 +77,6 @@ def found(trades, book=None, **params):
         trades, quotes([]) if book is None else book, hidden_orders.HiddenOrderParams(**params)
     )
     return validated(HiddenOrder, rows)
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("case", ORACLE["cases"], ids=lambda case: case["id"])

@@ -1,6 +1,5 @@
 """Impact by hand, the square-root oracle, fits on data that keep a law, and the edge matrix."""
 
-import io
 import json
 import math
 from datetime import timedelta
@@ -16,6 +15,7 @@ from quant_platform.calculators.impact import ImpactParams
 from quant_platform.contracts._schema import empty, polars_schema, validated
 from quant_platform.contracts.scorecards import Impact, ImpactFit
 from quant_platform_tests.unit.desk_frames import MONDAY, SECOND, orders
+from quant_platform_tests.unit.ipc import ipc_bytes
 from quant_platform_tests.unit.tca_frames import mid_quotes, quotes, sessions
 
 ORACLE = [
@@ -268,16 +268,11 @@ def test_no_orders_give_no_rows_with_the_right_dtypes():
 
 
 def test_any_row_order_gives_identical_bytes():
-    def written(frame):
-        buffer = io.BytesIO()
-        frame.write_ipc(buffer)
-        return buffer.getvalue()
-
     rows = settled(*({"avg_price": 100 + k / 90, "ts_event": k % 7, "symbol": "XY"[k % 2]} for k in range(50)))
-    assert written(impact.impact(rows)) == written(impact.impact(rows.sample(fraction=1, shuffle=True, seed=2)))
+    assert ipc_bytes(impact.impact(rows)) == ipc_bytes(impact.impact(rows.sample(fraction=1, shuffle=True, seed=2)))
     impacts = observed(300, seed=12)
     shuffled = impacts.sample(fraction=1, shuffle=True, seed=2)
-    assert written(impact.impact_fit(impacts, ["key"])) == written(impact.impact_fit(shuffled, ["key"]))
+    assert ipc_bytes(impact.impact_fit(impacts, ["key"])) == ipc_bytes(impact.impact_fit(shuffled, ["key"]))
 
 
 @pytest.mark.parametrize(

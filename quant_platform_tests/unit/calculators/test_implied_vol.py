@@ -1,6 +1,5 @@
 """Implied volatility: the oracle, round trips near and far, bounds; and forwards by put–call parity."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -13,6 +12,7 @@ from polars.testing import assert_frame_equal
 from quant_platform.calculators.black_scholes import greeks, greeks_of_forward
 from quant_platform.calculators.implied_vol import forwards, implied_vol, with_underlying
 from quant_platform.contracts._schema import INSTANT
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLES = Path(__file__).parents[2] / "golden" / "oracles"
 CASES = json.loads((ORACLES / "implied_vol.json").read_text())["cases"]
@@ -35,12 +35,6 @@ def options(*rows):
 def solved(**row):
     (found,) = implied_vol(options(row)).to_dicts()
     return found
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])

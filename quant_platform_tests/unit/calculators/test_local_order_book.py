@@ -1,6 +1,5 @@
 """A local order book: sequences worked by hand, a book kept without any cleverness, and the edge matrix."""
 
-import io
 import pickle
 
 import numpy as np
@@ -11,6 +10,7 @@ from polars.testing import assert_frame_equal
 from quant_platform.calculators import local_order_book
 from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.contracts.market import Book
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 MS = 1_000_000
 FIGURES = polars_schema(Book).names()[5:]
@@ -56,12 +56,6 @@ def gaps(state):
     frame = local_order_book.gaps(state)
     assert frame.schema == local_order_book.GAPS
     return frame.select("symbol", "expected_id", "found_id").rows()
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def diff(first, final, previous, bids=(), asks=(), **other):

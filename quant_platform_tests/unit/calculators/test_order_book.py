@@ -1,6 +1,5 @@
 """Order-book imbalance: the oracle, hand-worked flows, a plain loop as a second opinion, and the edge matrix."""
 
-import io
 import json
 import pickle
 from pathlib import Path
@@ -14,6 +13,7 @@ from quant_platform.calculators import _tape, order_book
 from quant_platform.contracts._schema import INSTANT, polars_schema, validated
 from quant_platform.contracts.market import Book, Quote
 from quant_platform.contracts.microstructure import OrderBookImbalance
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "obi_cases.json").read_text())
 MS = 1_000_000
@@ -61,12 +61,6 @@ def quote(ts_ms, bid, bid_size, ask, ask_size, **other):
 def book_of_l5(ts_ms, l5):
     """(1 + l5) against (1 - l5)."""
     return quote(ts_ms, 99.0, 1 + l5, 100.0, 1 - l5)
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 BOOK_CASES = [case for case in ORACLE["cases"] if "bids" in case["inputs"]]

@@ -1,6 +1,5 @@
 """Participants: the oracle, each rule worked by hand, what a later trade completes, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -15,24 +14,13 @@ from quant_platform.calculators.participants import InstitutionalParams, Partici
 from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.contracts.enums import Status
 from quant_platform.contracts.microstructure import ParticipantFlow
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 CASES = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "toxicity_cases.json").read_text())["cases"]
 ORACLE = next(case for case in CASES if case["id"] == "participants")
 MS = 1_000_000
 DEFAULTS = ParticipantParams()
 HITS = ["notional_hits", "dark_venue_hits", "time_cluster_hits", "passive_hits"]
-
-
-@pytest.fixture
-def signed(tape):
-    """Return a builder of signed trades; without a quote unless `bid` and `ask` are given."""
-
-    def build(rows):
-        columns = {name: pl.Series([row.get(name) for row in rows], dtype=pl.Float64) for name in ("bid", "ask")}
-        venues = pl.Series("venue", [row.get("venue", "XNAS") for row in rows], dtype=pl.String)
-        return tape(rows).with_columns(venues, bid_price=columns["bid"], ask_price=columns["ask"])
-
-    return build
 
 
 def flow(trades, params=DEFAULTS):
@@ -45,32 +33,6 @@ def last(trades, params=DEFAULTS):
 
 def institutional(**fields):
     return ParticipantParams(institutional=InstitutionalParams(**fields))
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
-
-
-def random_tape(signed, *, count, symbols, seed):
-    random = np.random.default_rng(seed)
-    return signed(
-        [
-            {
-                "ts_ms": int(random.integers(0, 100 * count)),
-                "symbol": f"S{random.integers(symbols)}",
-                "trade_id": k,
-                "price": float(random.integers(1, 5)) / 8,
-                "size": float(random.integers(1, 50)) / 16,
-                "aggressor": int(random.integers(-1, 2)),
-                "bid": 0.25,
-                "ask": 0.375,
-                "venue": str(random.choice(["XNAS", "FINRA"])),
-            }
-            for k in range(count)
-        ]
-    )
 
 
 def test_participants_oracle(signed):
@@ -268,16 +230,16 @@ def test_one_row_an_interval_with_its_last_trade(signed):
     assert found["last_trade_id"].to_list() == [60_002, 60_003, 185_003]
 
 
-def test_symbols_interleaved_are_apart(signed):
-    trades = random_tape(signed, count=1_500, symbols=3, seed=1)
+def test_symbols_interleaved_are_apart(random_signed):
+    trades = random_signed(count=1_500, symbols=3, seed=1, apart_ms=100)
     params = institutional(dark_venues=("FINRA",))
     together = flow(trades, params)
     for symbol in ("S0", "S1", "S2"):
         assert_frame_equal(together.filter(symbol=symbol), flow(trades.filter(symbol=symbol), params))
 
 
-def test_row_order_does_not_matter(signed):
-    trades = random_tape(signed, count=1_000, symbols=3, seed=2)
+def test_row_order_does_not_matter(random_signed):
+    trades = random_signed(count=1_000, symbols=3, seed=2, apart_ms=100)
     assert_frame_equal(flow(trades.sample(fraction=1, shuffle=True, seed=3)), flow(trades))
 
 
@@ -311,13 +273,13 @@ def test_sums_beyond_the_floats_are_null(signed):
     assert validated(ParticipantFlow, flow(signed([{"ts_ms": 0, "price": 1e200, "size": 1e200}]))).height == 1
 
 
-def test_two_identical_runs_give_identical_bytes(signed):
-    trades = random_tape(signed, count=2_000, symbols=4, seed=4)
+def test_two_identical_runs_give_identical_bytes(random_signed):
+    trades = random_signed(count=2_000, symbols=4, seed=4, apart_ms=100)
     assert ipc_bytes(flow(trades)) == ipc_bytes(flow(trades))
 
 
-def test_participants_keep_their_contract(signed):
-    found = flow(random_tape(signed, count=2_000, symbols=4, seed=5), institutional(dark_venues=("FINRA",)))
+def test_participants_keep_their_contract(random_signed):
+    found = flow(random_signed(count=2_000, symbols=4, seed=5, apart_ms=100), institutional(dark_venues=("FINRA",)))
     assert validated(ParticipantFlow, found).height > 4
     shares = found.select(pl.sum_horizontal(pl.col("^.*_notional_share$"))).to_series()
     np.testing.assert_allclose(shares, 1.0, rtol=1e-12)

@@ -1,6 +1,5 @@
 """Price statistics: the oracle, pandas as a second opinion on random windows, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -15,6 +14,7 @@ from quant_platform.calculators import price_statistics as statistics
 from quant_platform.calculators.price_statistics import PriceStatisticsParams
 from quant_platform.contracts._schema import empty, polars_schema, validated
 from quant_platform.contracts.statistics import PriceStatistics
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "price_statistics_cases.json").read_text())
 MINUTE = 60_000_000_000
@@ -225,12 +225,8 @@ def test_rows_keep_their_contract():
 
 
 def test_two_identical_runs_give_identical_bytes():
-    def run():
-        buffer = io.BytesIO()
-        statistics.price_statistics(closes(random_walk(100, 10))).write_ipc(buffer)
-        return buffer.getvalue()
-
-    assert run() == run()
+    first, second = (ipc_bytes(statistics.price_statistics(closes(random_walk(100, 10)))) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The quality score part by part with hand arithmetic, its references, its trend, and the edge matrix."""
 
-import io
 import math
 from datetime import timedelta
 from statistics import NormalDist, linear_regression
@@ -15,6 +14,7 @@ from quant_platform.calculators.quality_score import QualityParams
 from quant_platform.contracts._schema import empty, validated
 from quant_platform.contracts.scorecards import OrderQuality
 from quant_platform_tests.unit.desk_frames import MONDAY, SECOND, fills, orders
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 PHI = NormalDist().cdf
 FEW = QualityParams(min_samples=3)
@@ -137,9 +137,7 @@ def test_rows_come_sorted_and_in_any_order_with_identical_bytes():
     )
 
     def written(*frames):
-        buffer = io.BytesIO()
-        quality_score.order_quality(*frames, FEW).write_ipc(buffer)
-        return buffer.getvalue()
+        return ipc_bytes(quality_score.order_quality(*frames, FEW))
 
     shuffled = (each.sample(fraction=1, shuffle=True, seed=1) for each in (rows, done, EARLIER))
     assert written(rows, done, EARLIER) == written(*shuffled)

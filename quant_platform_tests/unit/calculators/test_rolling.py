@@ -1,6 +1,5 @@
 """Trailing windows and the z-score by hand; history statistics by the oracle, pandas, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from quant_platform.calculators import rolling
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "vol_regime_cases.json").read_text())
 STATISTICS = [case for case in ORACLE["cases"] if "history" in case["inputs"]]
@@ -159,12 +159,8 @@ def test_history_statistics_of_more_rows_than_a_block():
 
 
 def test_two_runs_of_history_statistics_give_identical_bytes():
-    def ipc_bytes():
-        buffer = io.BytesIO()
-        statistics(random_history(300, 5, 11), window=40).write_ipc(buffer)
-        return buffer.getvalue()
-
-    assert ipc_bytes() == ipc_bytes()
+    first, second = (ipc_bytes(statistics(random_history(300, 5, 11), window=40)) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("wrong", [{"window": 0}, {"min_samples": 0}])

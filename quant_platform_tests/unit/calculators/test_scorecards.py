@@ -1,6 +1,5 @@
 """Scorecards against plain loops over their cells, suppression and its words, and the edge matrix."""
 
-import io
 import math
 from datetime import date, timedelta
 
@@ -14,6 +13,7 @@ from quant_platform.calculators.scorecards import ScorecardParams
 from quant_platform.contracts._schema import empty, validated
 from quant_platform.contracts.scorecards import AlgoScorecard, VenueScorecard
 from quant_platform_tests.unit.desk_frames import MONDAY, desk, fills, orders, quality
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ANY = ScorecardParams(min_orders=1)
 STATISTICS = (
@@ -281,13 +281,9 @@ def test_any_row_order_gives_identical_bytes():
         )
     )
 
-    def written(*frames):
-        buffer = io.BytesIO()
-        orders_, scored_, done_ = frames
-        pl.concat(
-            [scorecards.algo_scorecard(orders_, scored_), scorecards.venue_scorecard(done_, orders_)], how="diagonal"
-        ).write_ipc(buffer)
-        return buffer.getvalue()
+    def written(orders_, scored_, done_):
+        cards = scorecards.algo_scorecard(orders_, scored_), scorecards.venue_scorecard(done_, orders_)
+        return [ipc_bytes(card) for card in cards]
 
     frames = (rows, scored, done)
     shuffled = (frame.sample(fraction=1, shuffle=True, seed=7) for frame in frames)
@@ -313,3 +309,17 @@ def test_no_orders_give_no_rows_with_the_right_dtypes():
 def test_impossible_parameters_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         ScorecardParams(**wrong)
+
+
+def test_only_cells_of_the_periods_that_hold_a_date_are_shown():
+    starts = {"day": ["2024-08-08", "2024-08-07"], "week": ["2024-08-05", "2024-07-29"], "month": ["2024-08-01"]}
+    cells = pl.DataFrame(
+        [{"period": period, "period_start": date.fromisoformat(one)} for period, days in starts.items() for one in days]
+        + [{"period": "week", "period_start": date(2024, 8, 1)}]  # the month's first day is no week's
+    )
+    shown = scorecards.holding(date(2024, 8, 8), cells)
+    assert shown.rows() == [
+        ("day", date(2024, 8, 8)),
+        ("week", date(2024, 8, 5)),
+        ("month", date(2024, 8, 1)),
+    ]

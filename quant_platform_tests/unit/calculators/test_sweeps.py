@@ -1,6 +1,5 @@
 """Sweeps: the oracle, sweeps worked by hand, live and batch beside each other, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -15,6 +14,7 @@ from quant_platform.calculators.sweeps import SweepParams
 from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.contracts.enums import Status
 from quant_platform.contracts.microstructure import Sweep
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "sweep_cases.json").read_text())
 MS = 1_000_000
@@ -28,12 +28,6 @@ def rows(*prices, start_ms=0, every_ms=1, **fields):
 
 def found(trades, params=DEFAULTS):
     return sweeps.step(sweeps.initial(), trades, params)[1]
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def random_tape(tape, *, count, symbols, seed):

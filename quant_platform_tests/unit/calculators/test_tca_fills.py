@@ -1,6 +1,5 @@
 """Quotes that fills met and mids after them: the oracle, a plain loop as a second opinion, every rule, the edges."""
 
-import io
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ from quant_platform.calculators.tca import tca_fills
 from quant_platform.contracts._schema import empty, polars_schema, validated
 from quant_platform.contracts.execution import MARKOUT_HORIZONS_NS, Fill, TcaFill
 from quant_platform.contracts.market import Quote
+from quant_platform_tests.unit.ipc import ipc_bytes
 from quant_platform_tests.unit.tca_frames import S, fills, mid_quotes, quotes, sessions
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "markout_cases.json").read_text())["cases"]
@@ -38,12 +38,6 @@ def one(fill, book, hours=HOURS):
 
 def seconds(moment):
     return moment and moment.timestamp()
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("case", AT_ONCE, ids=lambda case: case["id"])

@@ -1,6 +1,5 @@
 """What orders have cost: the oracle, plain loops in exact fractions as a second opinion, every rule, the edges."""
 
-import io
 import json
 from fractions import Fraction
 from itertools import pairwise
@@ -15,6 +14,7 @@ from quant_platform.calculators.tca import soundness, tca_orders, with_parents
 from quant_platform.contracts._schema import empty, polars_schema, validated
 from quant_platform.contracts.execution import Decision, Fill, Order, TcaOrder
 from quant_platform.contracts.market import Quote, Trade
+from quant_platform_tests.unit.ipc import ipc_bytes
 from quant_platform_tests.unit.tca_frames import (
     DAY_S,
     decisions,
@@ -60,12 +60,6 @@ def one(**changes):
 
 def seconds(moment):
     return moment and moment.timestamp()
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: case["id"])

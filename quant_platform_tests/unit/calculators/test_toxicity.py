@@ -1,6 +1,5 @@
 """Toxicity: the oracle, ratios and volumes worked by hand, VPIN there and missing, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -16,6 +15,7 @@ from quant_platform.calculators.toxicity import ToxicityParams
 from quant_platform.contracts._schema import INSTANT, polars_schema, validated
 from quant_platform.contracts.enums import Level, Status
 from quant_platform.contracts.microstructure import Toxicity
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "toxicity_cases.json").read_text())
 CASES = {case["id"]: case for case in ORACLE["cases"]}
@@ -26,18 +26,6 @@ VPIN = pl.Schema({"symbol": pl.String, "ts_open": INSTANT, "vpin": pl.Float64, "
 INPUTS = pl.Schema(
     {"vpin": pl.Float64, "aggressor_ratio": pl.Float64, "large_trade_ratio": pl.Float64, "trade_count": pl.Int64}
 )
-
-
-@pytest.fixture
-def signed(tape):
-    """Return a builder of signed trades; without a quote unless `bid` and `ask` are given."""
-
-    def build(rows):
-        columns = {name: pl.Series([row.get(name) for row in rows], dtype=pl.Float64) for name in ("bid", "ask")}
-        venues = pl.Series("venue", [row.get("venue", "XNAS") for row in rows], dtype=pl.String)
-        return tape(rows).with_columns(venues, bid_price=columns["bid"], ask_price=columns["ask"])
-
-    return build
 
 
 def vpin(*rows):
@@ -56,32 +44,6 @@ def toxic(trades, vpins=NO_VPIN, params=DEFAULTS):
 
 def last(trades, vpins=NO_VPIN, params=DEFAULTS):
     return toxic(trades, vpins, params).to_dicts()[-1]
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
-
-
-def random_tape(signed, *, count, symbols, seed):
-    random = np.random.default_rng(seed)
-    return signed(
-        [
-            {
-                "ts_ms": int(random.integers(0, 60 * count)),
-                "symbol": f"S{random.integers(symbols)}",
-                "trade_id": k,
-                "price": float(random.integers(1, 5)) / 8,
-                "size": float(random.integers(1, 50)) / 16,
-                "aggressor": int(random.integers(-1, 2)),
-                "bid": 0.25,
-                "ask": 0.375,
-                "venue": str(random.choice(["XNAS", "FINRA"])),
-            }
-            for k in range(count)
-        ]
-    )
 
 
 @pytest.mark.parametrize("case", BLENDS, ids=lambda case: case["id"])
@@ -223,8 +185,8 @@ def test_a_window_without_a_venue_has_no_mix(signed):
     assert [mix is None for mix in found["venue_mix"]] == [True, False]
 
 
-def test_the_institutional_score_is_that_of_participants(signed):
-    trades = random_tape(signed, count=2_000, symbols=3, seed=1)
+def test_the_institutional_score_is_that_of_participants(random_signed):
+    trades = random_signed(count=2_000, symbols=3, seed=1)
     rules = InstitutionalParams(dark_venues=("FINRA",), notional=1.0)
     ours = toxic(trades, params=ToxicityParams(institutional=rules))
     _, theirs = participants.step(participants.initial(), trades, ParticipantParams(institutional=rules))
@@ -239,15 +201,15 @@ def test_the_window_holds_the_last_trades(signed):
     assert last(signed(rows), params=ToxicityParams(window_trades=2))["aggressor_ratio"] == 1.0
 
 
-def test_symbols_interleaved_are_apart(signed):
-    trades = random_tape(signed, count=1_500, symbols=3, seed=2)
+def test_symbols_interleaved_are_apart(random_signed):
+    trades = random_signed(count=1_500, symbols=3, seed=2)
     together = toxic(trades)
     for symbol in ("S0", "S1", "S2"):
         assert_frame_equal(together.filter(symbol=symbol), toxic(trades.filter(symbol=symbol)))
 
 
-def test_row_order_does_not_matter(signed):
-    trades = random_tape(signed, count=1_000, symbols=3, seed=3)
+def test_row_order_does_not_matter(random_signed):
+    trades = random_signed(count=1_000, symbols=3, seed=3)
     assert_frame_equal(toxic(trades.sample(fraction=1, shuffle=True, seed=4)), toxic(trades))
 
 
@@ -282,13 +244,13 @@ def test_sums_beyond_the_floats_are_null(signed, size):
     assert validated(Toxicity, toxic(trades)).height == 1
 
 
-def test_two_identical_runs_give_identical_bytes(signed):
-    trades = random_tape(signed, count=2_000, symbols=4, seed=5)
+def test_two_identical_runs_give_identical_bytes(random_signed):
+    trades = random_signed(count=2_000, symbols=4, seed=5)
     assert ipc_bytes(toxic(trades)) == ipc_bytes(toxic(trades))
 
 
-def test_toxicity_keeps_its_contract(signed):
-    trades = random_tape(signed, count=2_000, symbols=4, seed=6)
+def test_toxicity_keeps_its_contract(random_signed):
+    trades = random_signed(count=2_000, symbols=4, seed=6)
     values = vpin(*((f"S{k % 4}", k // 4, k % 10 / 9) for k in range(400)))
     found = validated(Toxicity, toxic(trades, values))
     assert found["vpin"].null_count() == 0

@@ -1,6 +1,5 @@
 """Signing trades: the oracle, hand-worked quotes and ticks, a plain loop as a second opinion, and the edge matrix."""
 
-import io
 import json
 import math
 import pickle
@@ -15,6 +14,7 @@ from quant_platform.calculators import trade_sign
 from quant_platform.calculators.trade_sign import SIGNED, TradeSignParams
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.market import Quote
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "lee_ready_cases.json").read_text())
 TICK_CASES = [case for case in ORACLE["cases"] if "trades" in case["inputs"]]
@@ -43,12 +43,6 @@ def book(rows):
     schema = polars_schema(Quote)
     numbers = {name: pl.Int64 if dtype.is_temporal() else dtype for name, dtype in schema.items()}
     return pl.DataFrame(full, schema=numbers, strict=False).cast(dict(schema)).select(schema.names())
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def found(frame):

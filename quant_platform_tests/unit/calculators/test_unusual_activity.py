@@ -1,6 +1,5 @@
 """Unusual option volume: the oracle, hand-worked scores, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from quant_platform.calculators.unusual_activity import UnusualActivityParams, unusual_activity
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "unusual_activity_cases.json").read_text())
 INSTANT = pl.Datetime("ns", "UTC")
@@ -66,12 +66,6 @@ def one(contracts, params=None):
     frame = unusual_activity(snapshots(("SPX", 0)), chain(contracts), params or UnusualActivityParams())
     (row,) = frame.to_dicts()
     return row
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("case", ORACLE["cases"], ids=lambda case: case["id"])

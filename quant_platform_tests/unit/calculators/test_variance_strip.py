@@ -1,7 +1,6 @@
 """Variance from strips of options: the exchange's worked example, hand-worked strips, and the edge matrix."""
 
 import gzip
-import io
 import json
 import math
 from datetime import date
@@ -21,6 +20,7 @@ from quant_platform.calculators.variance_strip import (
 from quant_platform.contracts._schema import validated
 from quant_platform.contracts.volatility import VarianceStrip, Vix1dProxy
 from quant_platform.feeds.cboe import read_sheet
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "vix_replication.json").read_text())
 CASES = {case["id"]: case for case in ORACLE["cases"]}
@@ -90,12 +90,6 @@ def priced(frame):
 def one(options, **given):
     (row,) = priced(chain(options, **given)).to_dicts()
     return row
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

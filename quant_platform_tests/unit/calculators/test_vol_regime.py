@@ -1,6 +1,5 @@
 """Regimes of volatility indices: the oracle, hand-worked changes, and the edge matrix."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -12,6 +11,7 @@ from polars.testing import assert_frame_equal
 from quant_platform.calculators.vol_regime import VolRegimeParams, regimes, vol_regime
 from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.contracts.volatility import VolIndex, VolIndexRegime
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "vol_regime_cases.json").read_text())
 REGIMES = [case for case in ORACLE["cases"] if "regime" in case["expected"]]
@@ -41,12 +41,6 @@ NONE = readings([])
 def described(rows, *, earlier=(), params=None):
     found = vol_regime(readings(rows), readings(earlier), params or VolRegimeParams())
     return validated(VolIndexRegime, found)
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("case", REGIMES, ids=lambda case: case["id"])

@@ -1,6 +1,5 @@
 """The volatility surface: the oracle of raw SVI, slices with known parameters, arbitrage, and the edge matrix."""
 
-import io
 import json
 import math
 from datetime import date, timedelta
@@ -16,6 +15,7 @@ from quant_platform.calculators._svi import Svi
 from quant_platform.calculators.vol_surface import VolSurfaceParams, vol_surface
 from quant_platform.contracts._schema import validated
 from quant_platform.contracts.options import VolSurface
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "svi.json").read_text())
 CASES = {case["id"]: case for case in ORACLE["cases"]}
@@ -91,12 +91,6 @@ def fitted(frame, **params):
 def one(frame, **params):
     (row,) = fitted(frame, **params).to_dicts()
     return row
-
-
-def ipc_bytes(frame):
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 def test_total_variance_and_g_oracle():

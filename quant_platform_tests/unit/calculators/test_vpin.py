@@ -1,7 +1,6 @@
 """VPIN: the oracle, hand-worked buckets, a loop in exact fractions as a second opinion, and the edge matrix."""
 
 import datetime as dt
-import io
 import json
 import math
 import pickle
@@ -18,6 +17,7 @@ from quant_platform.calculators import vpin
 from quant_platform.calculators.vpin import VpinParams
 from quant_platform.contracts._schema import polars_schema, validated
 from quant_platform.contracts.microstructure import Vpin, VpinBucket
+from quant_platform_tests.unit.ipc import ipc_bytes
 
 ORACLE = json.loads((Path(__file__).parents[2] / "golden" / "oracles" / "vpin_cases.json").read_text())
 BUCKET_CASES = [case for case in ORACLE["cases"] if "trades" in case["inputs"]]
@@ -48,13 +48,6 @@ def ns(frame, column):
 
 def volumes(buckets):
     return list(zip(buckets["buy_volume"], buckets["sell_volume"], strict=True))
-
-
-def ipc_bytes(rows):
-    buffer = io.BytesIO()
-    for frame in rows:
-        frame.write_ipc(buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "every_trade_cut_in_two"])
@@ -359,7 +352,7 @@ def test_vpin_does_not_depend_on_the_size_of_blocks(tape, monkeypatch, block_row
     known = sizes(S0=5.0, S1=0.7, S2=50.0)
     whole = vpin.vpin(trades, known, VpinParams(n_buckets=3))
     monkeypatch.setattr("quant_platform.calculators._tape._BLOCK_ROWS", block_rows)
-    assert ipc_bytes(vpin.vpin(trades, known, VpinParams(n_buckets=3))) == ipc_bytes(whole)
+    assert ipc_bytes(*vpin.vpin(trades, known, VpinParams(n_buckets=3))) == ipc_bytes(*whole)
 
 
 def test_rows_keep_their_contracts_and_two_runs_give_identical_bytes(tape):
@@ -369,7 +362,7 @@ def test_rows_keep_their_contracts_and_two_runs_give_identical_bytes(tape):
     assert validated(VpinBucket, rows.buckets).height > 100
     assert validated(Vpin, rows.samples).height == 30
     assert rows.samples["status"].unique().sort().to_list() == ["no_data", "ok"]
-    assert ipc_bytes(rows) == ipc_bytes(vpin.vpin(trades, known, VpinParams(n_buckets=3)))
+    assert ipc_bytes(*rows) == ipc_bytes(*vpin.vpin(trades, known, VpinParams(n_buckets=3)))
 
 
 def test_the_state_survives_pickling(tape):
@@ -377,7 +370,9 @@ def test_the_state_survives_pickling(tape):
     known = sizes(S0=5.0, S1=0.7)
     state, _ = vpin.step(vpin.initial(), trades[:120], known)
     revived = pickle.loads(pickle.dumps(state))
-    assert ipc_bytes(vpin.step(revived, trades[120:], known)[1]) == ipc_bytes(vpin.step(state, trades[120:], known)[1])
+    assert ipc_bytes(*vpin.step(revived, trades[120:], known)[1]) == ipc_bytes(
+        *vpin.step(state, trades[120:], known)[1]
+    )
 
 
 BULK = VpinParams(signing="bvc", bar_s=60, n_buckets=1)

@@ -201,7 +201,6 @@ def test_scorecards_take_the_week_where_the_month_is_young():
         cell(start=day),
         cell("week", date(2024, 7, 29), days=5, excess_cost_bps=-1.5),
         cell("month", MONTH, **unsure(days=2)),
-        cell("month", date(2024, 7, 1), days=20),
     ]
     page = Page(render(tca_day(date=day, algos=framed(AlgoScorecard, cells))))
     assert page.table("Algo")[1][10] == f"{MINUS}1.50"

@@ -342,7 +342,7 @@ def test_flow_and_imbalance_say_something_of_the_next_seconds(lifelike: Path) ->
         ({"trades_per_day": 0}, "trades_per_day must be >= 1, was 0"),
         ({"seed": -1}, "seed must be >= 0, was -1"),
         ({"daily_volatility": 0.0}, "daily_volatility must be > 0, was 0"),
-        ({"correlation": 1.2}, "correlation must be between 0 and 1, was 1.2"),
+        ({"correlation": 1.2}, "correlation must be >= 0 and <= 1, was 1.2"),
         ({"noise_share": 0.6, "informed_share": 0.6}, r"noise_share \+ informed_share must be <= 1"),
         ({"reference_prices": {"X": 0.0}}, r"reference_prices\['X'\] must be > 0, was 0"),
     ],
