@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -119,25 +118,6 @@ def test_tables_built_ahead_are_those_that_are_asked_for(
     assert sorted(asked) == sorted(TABLES)  # none was built twice
     assert contents(ahead) == contents(plain)
     assert all(one.is_skipped for one in run(ahead))  # asked for again, they are looked at again
-
-
-def test_map_gives_results_in_order_and_takes_only_what_workers_can_go_on_with(engine: MakeEngine) -> None:
-    one, taken = engine(), []
-
-    def given() -> Iterator[int]:
-        for number in range(6):
-            taken.append(number)
-            yield number
-
-    results = one.map(lambda number: number * number, given())
-    assert next(results) == 0
-    assert taken == [0]  # these engines work in one thread of this process
-    assert list(results) == [1, 4, 9, 16, 25]
-
-
-def test_map_raises_what_the_function_raised(engine: MakeEngine) -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(engine().map(lambda number: 1 // number, [1, 0]))
 
 
 def test_what_is_asked_for_otherwise_is_not_taken_from_what_was_built_ahead(
