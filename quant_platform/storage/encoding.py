@@ -11,7 +11,8 @@ from quant_platform.contracts._schema import INSTANT, Contract, polars_schema
 
 ROW_GROUP_ROWS = 1_048_576
 _TRIAL_ROWS = 8_192
-_FAST_LEVEL, _HARD_LEVEL, _HARD_ROWS = 4, 15, 65_536
+_FAST_LEVEL, _TRIAL_LEVEL, _HARD_LEVEL = 4, 9, 15
+_HARD_ROWS = 65_536
 
 
 def arrow(rows: pl.DataFrame, contract: type[Contract]) -> pa.Table:
@@ -47,7 +48,8 @@ def options(contract: type[Contract], rows: pa.Table, *, is_passing: bool) -> di
     is_kept = "ts_recv" in dtypes and not is_passing
     level = _HARD_LEVEL if is_kept and rows.num_rows <= _HARD_ROWS else _FAST_LEVEL
     deltas = [name for name, dtype in dtypes.items() if dtype in {pl.Int64, INSTANT}]
-    plain = [name for name, dtype in dtypes.items() if dtype == pl.Float64 and _is_smaller_plain(rows[name], level)]
+    reals = [name for name, dtype in dtypes.items() if dtype == pl.Float64]
+    plain = [name for name in reals if _is_smaller_plain(rows[name], min(level, _TRIAL_LEVEL))]
     return {
         "compression": "zstd",
         "compression_level": level,
