@@ -3,8 +3,8 @@
 What an order cost against other benchmarks is TCA's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from math import isfinite
 
 import numpy as np
@@ -203,7 +203,7 @@ def impact(orders: pl.DataFrame, params: ImpactParams = _DEFAULTS) -> pl.DataFra
     )
 
 
-def impact_fit(impacts: pl.DataFrame, keys: Sequence[str], params: ImpactParams = _DEFAULTS) -> pl.DataFrame:
+def impact_fit(impacts: pl.DataFrame, date: Date, params: ImpactParams = _DEFAULTS) -> pl.DataFrame:
     """Return the power law of each part of the impact, and whether it is better than the square-root law.
 
     Impact in daily volatilities is fitted as Y·(Q/V)^exponent by nonlinear least squares. A line through logarithms
@@ -217,26 +217,28 @@ def impact_fit(impacts: pl.DataFrame, keys: Sequence[str], params: ImpactParams 
     Almgren, Thum, Hauptmann and Li (2005) reject the square root for temporary impact, by trade rate, for a 3/5 power.
 
     Args:
-        impacts: The keys, the trading `date`, and `participation sigma_daily_bps total_bps temporary_bps permanent_bps`
-            of contract `Impact`, one row an order, any row order. Rows with a null in what is fitted are left out.
-        keys: Columns that tell groups apart, at least one.
+        impacts: The trading `date` of each order, and `symbol participation sigma_daily_bps total_bps temporary_bps
+            permanent_bps ts_known` of contract `Impact`, any row order. Rows with a null in what is fitted are left
+            out.
+        date: The trading date that the fits are of.
         params: What a fit needs, and which days judge it.
 
     Returns:
-        The keys and contract `ImpactFit`, three rows a group, by keys and measure. `status`: `no_data` without an
-        order, `too_few` below `min_orders` or `min_days`, `constant` where sizes do not vary, `above_bound` where the
-        best exponent is not between -1 and 2, so that size says nothing; `square_root_y`, at the exponent 1/2, stands
-        in these last two cases too. `skill_status` likewise of the fit to the earlier days; also `too_few` below
-        `min_orders` before or after the cut.
+        Contract `ImpactFit`: three rows, by measure, for all orders, and three for those of each symbol. `status`:
+        `no_data` without an order, `too_few` below `min_orders` or `min_days`, `constant` where sizes do not vary,
+        `above_bound` where the best exponent is not between -1 and 2, so that size says nothing; `square_root_y`, at
+        the exponent 1/2, stands in these last two cases too. `skill_status` likewise of the fit to the earlier days;
+        also `too_few` below `min_orders` before or after the cut.
     """
+    impacts = pl.concat([impacts.with_columns(symbol=pl.lit(None, pl.String)), impacts])
     groups = (
-        impacts.select(keys)
-        .unique()
+        impacts.group_by("symbol")
+        .agg(pl.col("ts_known").max())
         .join(pl.DataFrame({"measure": [str(measure) for measure in ImpactMeasure]}), how="cross")
-        .sort(*keys, "measure")
+        .sort("symbol", "measure")
         .with_row_index("group")
     )
-    rows = _observations(impacts, groups, keys, params)
+    rows = _observations(impacts, groups, params)
     counts = rows.group_by("group").agg(
         orders=pl.len(), days=pl.col("date").n_unique(), skill_orders=pl.col("is_last").sum()
     )
@@ -252,7 +254,8 @@ def impact_fit(impacts: pl.DataFrame, keys: Sequence[str], params: ImpactParams 
         .with_columns(
             status=_fit_status(is_fitted, pl.col("status")), skill_status=_fit_status(is_judged, pl.col("skill_status"))
         )
-        .select(*keys, *(pl.col(name).cast(dtype) for name, dtype in polars_schema(ImpactFit).items()))
+        .with_columns(date=pl.lit(date))
+        .select(pl.col(name).cast(dtype) for name, dtype in polars_schema(ImpactFit).items())
     )
 
 
@@ -260,20 +263,18 @@ def _is_positive(value: pl.Expr) -> pl.Expr:
     return (value.is_finite() & (value > 0)).fill_null(value=False)
 
 
-def _observations(
-    impacts: pl.DataFrame, groups: pl.DataFrame, keys: Sequence[str], params: ImpactParams
-) -> pl.DataFrame:
+def _observations(impacts: pl.DataFrame, groups: pl.DataFrame, params: ImpactParams) -> pl.DataFrame:
     """Return `group date x y is_last` of what can be fitted, in one order whatever that of the impacts."""
     sigma = pl.col("sigma_daily_bps")
     measured = [
-        impacts.select(*keys, "date", measure=pl.lit(str(each)), x="participation", y=pl.col(f"{each}_bps") / sigma)
+        impacts.select("symbol", "date", measure=pl.lit(str(each)), x="participation", y=pl.col(f"{each}_bps") / sigma)
         for each in ImpactMeasure
     ]
     day, days = pl.col("date").rank("dense").over("group"), pl.col("date").n_unique().over("group")
     return (
         pl.concat(measured)
         .filter(_is_positive(pl.col("x")), pl.col("y").is_finite(), pl.col("date").is_not_null())
-        .join(groups, on=[*keys, "measure"], nulls_equal=True)
+        .join(groups, on=["symbol", "measure"], nulls_equal=True)
         .sort("group", "date", "x", "y")
         .select("group", "date", "x", "y", is_last=day > days - (days * params.holdout).ceil())
     )

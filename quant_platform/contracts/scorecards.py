@@ -107,11 +107,16 @@ class Impact(Contract):
 
 
 class ImpactFit(Contract):
-    """The power law Y·σ·(Q/V)^exponent fitted to the impact of orders; no table of the lake yet.
+    """The power law Y·σ·(Q/V)^exponent fitted to the impact of the month's orders so far.
 
     Intervals are symmetric, from errors clustered by day. Values are null where the status is not `ok`.
     """
 
+    table: ClassVar[str] = "execution/impact_fit"
+    sorted_by: ClassVar[tuple[str, ...]] = ("date", "symbol", "measure")
+
+    date = day("Trading date, the last whose orders are in it.")
+    symbol = text("The instrument whose orders are fitted; null for those of all.", nullable=True)
     measure = choice("What is fitted.", ImpactMeasure)
     orders = count("Orders fitted.")
     days = count("Their days.")
@@ -133,6 +138,7 @@ class ImpactFit(Contract):
     skill_orders = count("Orders of those last days.")
     status = choice("Why the fit is null.", Status)
     skill_status = choice("Why `skill` is null.", Status)
+    ts_known = instant("Latest known time of the orders.")
 
 
 class _Cell(Contract):

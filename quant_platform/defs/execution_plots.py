@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quant_platform.contracts.enums import Status
 from quant_platform.contracts.execution import MARKOUT_HORIZONS_NS
+from quant_platform.contracts.scorecards import ImpactMeasure
 from quant_platform.defs.plots import DOWN, LINE, UP, picture
 from quant_platform.storage.lake import Lake
 
@@ -72,6 +74,15 @@ def impact(lake: Lake, table: str, day: date) -> str:
         pl.col("participation").mean(), pl.col("total_bps").mean(), pl.col("baseline_bps").mean()
     )
     return _figure(means.sort("participation"), _draw_impact)
+
+
+def impact_laws(lake: Lake, table: str, day: date) -> str:
+    """Return the laws fitted to the total impact of the month's orders so far, of all and of each symbol's."""
+    rows = lake.scan(table, None, day, day).filter(pl.col("measure") == ImpactMeasure.TOTAL).collect()
+    known = rows.filter(pl.col("status") == Status.OK)
+    if known.is_empty() and not rows.is_empty():
+        return "The month has too few orders or days, or their sizes say nothing: no law is fitted."
+    return _figure(known.head(_MOST_BARS), _draw_laws)
 
 
 def venues(lake: Lake, table: str, day: date) -> str:
@@ -148,6 +159,18 @@ def _draw_impact(axes: "Axes", rows: pl.DataFrame) -> None:
     axes.plot(rows["participation"] * 100, rows["baseline_bps"], color=DOWN, linewidth=1, label="Y·σ·√(Q/V)")
     axes.set_xlabel("filled, % of daily volume", fontsize=7)
     axes.set_ylabel("bps", fontsize=7)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _draw_laws(axes: "Axes", rows: pl.DataFrame) -> None:
+    shares = [10 ** (power / 10) for power in range(-40, -9)]
+    for law in rows.iter_rows(named=True):
+        values = [law["y"] * share ** law["exponent"] for share in shares]
+        label = f"{law['symbol'] or 'all'}: {law['y']:.2f}·(Q/V)^{law['exponent']:.2f}"
+        axes.plot([100 * share for share in shares], values, linewidth=1 if law["symbol"] else 2, label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("filled, % of daily volume", fontsize=7)
+    axes.set_ylabel("daily volatilities", fontsize=7)
     axes.legend(fontsize=7, frameon=False)
 
 

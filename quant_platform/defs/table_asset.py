@@ -192,7 +192,8 @@ def _metadata(
 
 
 def _time_range(platform: Platform, table: str, day: date) -> tuple[Any, Any]:
-    column = next(n for n in ("ts_event", "ts_open", "ts_start", "period_start") if n in contract_of(table).columns())
+    columns = contract_of(table).columns()
+    column = next(n for n in ("ts_event", "ts_open", "ts_start", "period_start", "date") if n in columns)
     return platform.engine.lake.time_range(table, day, column)
 
 

@@ -113,7 +113,7 @@ def watch(settings: Settings, now: int) -> Watched:
     for one in done:
         if one.status == "taken" and one.receipt:
             for day in one.receipt.days:
-                found[_kind(one.receipt)][day.date].add(day.symbol)
+                found[one.receipt.kind][day.date].add(day.symbol)
     pending = {kind: {date: sorted(days[date]) for date in sorted(days)} for kind, days in sorted(found.items())}
     return Watched(done, pending)
 
@@ -269,7 +269,7 @@ def _placed(settings: Settings, parsed: desk.Parsed) -> pl.DataFrame:
 
 def _settled(root: Path, begun: Receipt, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows, those broken whose id was told of another symbol-day: it would count on both."""
-    name = DESK_IDS[_kind(begun)]
+    name = DESK_IDS[begun.kind]
     own = rows.filter(pl.col("rule").is_null()).select(
         pl.col(name).alias("id"), pl.col(_DATE).alias("date"), pl.col(_OF).alias("symbol"), file=pl.lit(begun.file)
     )
@@ -280,10 +280,6 @@ def _settled(root: Path, begun: Receipt, rows: pl.DataFrame) -> pl.DataFrame:
     moved = pl.format(f"{name}|moved from {{}} on {{}} of {{}}", "first_symbol", "first_date", "first_file")
     is_moved = pl.col("rule").is_null() & is_other
     return joined.with_columns(rule=pl.when(is_moved).then(moved).otherwise("rule")).select(rows.columns)
-
-
-def _kind(one: Receipt) -> DeskKind:
-    return next(kind for kind in DESK_CONTRACTS if kind == one.kind)
 
 
 def _parsed(settings: Settings, content: bytes, mapping: DeskMapping | None, reading: _Reading) -> desk.Parsed:

@@ -11,7 +11,7 @@ import polars as pl
 from quant_platform.calculators import execution_quality, impact, quality_score, scorecards, tca
 from quant_platform.contracts._schema import contract_of, empty
 from quant_platform.contracts.execution import TcaFill, TcaOrder
-from quant_platform.contracts.scorecards import AlgoScorecard, Impact, OrderQuality, VenueScorecard
+from quant_platform.contracts.scorecards import AlgoScorecard, Impact, ImpactFit, OrderQuality, Period, VenueScorecard
 from quant_platform.pipeline import open_tca, tca_inputs
 from quant_platform.pipeline.sessions import earlier_sessions, later_session
 from quant_platform.pipeline.tca_inputs import (
@@ -126,6 +126,12 @@ def _algo_scorecard(work: Work) -> Built:
     return Built(scorecards.holding(work.unit.date, card))
 
 
+def _impact_fit(work: Work) -> Built:
+    month = scorecards.period_starts(work.unit.date)[Period.MONTH]
+    orders = _dated(work, Impact.table).filter(pl.col("date") >= month)
+    return Built(impact.impact_fit(orders, work.unit.date, work.settings.analytics.impact))
+
+
 def _every(table: str) -> Input:
     return Input(table, lookback_sessions=MONTH_SESSIONS, is_each_symbol=True)
 
@@ -173,6 +179,14 @@ EXECUTION = (
             Input(MINUTES, lookback_sessions=REFERENCE_SESSIONS, is_optional=True),
         ),
         parameters=section_of("impact"),
+    ),
+    Recipe(
+        ImpactFit.table,
+        _impact_fit,
+        (impact.__name__, scorecards.__name__),
+        (_every(Impact.table),),
+        parameters=section_of("impact"),
+        is_cross_symbol=True,
     ),
     Recipe(
         VenueScorecard.table,

@@ -68,7 +68,7 @@ class DailyTca:
         algos: Contract `AlgoScorecard`: the cells of the day, the week and the month that the date is in.
         venues: Contract `VenueScorecard`: the same.
         impact: Contract `Impact` of the orders.
-        impact_fits: Contract `ImpactFit`, one row a measure.
+        impact_fits: Contract `ImpactFit` of all symbols together, one row a measure.
         paths: `order_id ts_event mid_price`: the last mid at each of `chart_instants(orders)`.
         ranges: `symbol low high`: the lowest and highest price of the date's tape.
         quarantine: `table symbol rule rows`: rows of the desk's tables that were set aside.

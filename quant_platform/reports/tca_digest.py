@@ -279,7 +279,7 @@ def _impact(
         )
         for measure in ImpactMeasure
     )
-    fits = impact_fits.select("measure", pl.exclude("measure").name.prefix("fit_"))
+    fits = impact_fits.select("measure", pl.exclude("date", "symbol", "measure", "ts_known").name.prefix("fit_"))
     return (
         pl.DataFrame({"measure": [str(measure) for measure in ImpactMeasure]})
         .join(_means(parts, ["measure"], params), on="measure", how="left", maintain_order="left")

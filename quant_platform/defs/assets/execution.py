@@ -11,6 +11,7 @@ TABLES = (
     TableAsset("execution/tca_orders", plot=plots.shortfall),
     TableAsset("execution/quality", plot=plots.quality),
     TableAsset("execution/impact", plot=plots.impact),
+    TableAsset("execution/impact_fit", plot=plots.impact_laws),
     TableAsset("execution/venue_scorecard", plot=plots.venues),
     TableAsset("execution/algo_scorecard", plot=plots.algos),
 )

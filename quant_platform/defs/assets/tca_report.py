@@ -10,7 +10,6 @@ import dagster as dg
 import polars as pl
 
 from quant_platform.calculators.benchmarks import last_mids, market_mids
-from quant_platform.calculators.impact import impact_fit
 from quant_platform.calculators.tca import with_parents
 from quant_platform.defs import report_cache
 from quant_platform.defs.partitions import dates_of
@@ -23,12 +22,13 @@ from quant_platform.storage.lake import Lake
 
 KEY = dg.AssetKey(["reports", daily_tca.NAME])
 _ORDERS, _TCA_ORDERS, _TCA_FILLS = "execution/orders", "execution/tca_orders", "execution/tca_fills"
-_IMPACT = "execution/impact"
+_IMPACT, _IMPACT_FIT = "execution/impact", "execution/impact_fit"
 _READS = (
     _TCA_ORDERS,
     _TCA_FILLS,
     "execution/quality",
     _IMPACT,
+    _IMPACT_FIT,
     "execution/algo_scorecard",
     "execution/venue_scorecard",
 )
@@ -100,21 +100,12 @@ def inputs(platform: Platform, day: date) -> DailyTca:
         algos=tables["execution/algo_scorecard"],
         venues=tables["execution/venue_scorecard"],
         impact=tables[_IMPACT],
-        impact_fits=_fits(platform, day),
+        impact_fits=tables[_IMPACT_FIT].filter(pl.col("symbol").is_null()),
         paths=paths,
         ranges=ranges,
         quarantine=told.filter(pl.col("table").str.starts_with("execution/")),
         params=settings.analytics.scorecards,
     )
-
-
-def _fits(platform: Platform, day: date) -> pl.DataFrame:
-    """Return the law of impact over the month's orders so far, all symbols together."""
-    first = day.replace(day=1)
-    dates = [first + timedelta(days=n) for n in range((day - first).days + 1)]
-    frames = [platform.engine.lake.scan(_IMPACT, None, one, one).with_columns(date=pl.lit(one)) for one in dates]
-    rows = pl.concat(frames).collect().with_columns(scope=pl.lit("desk"))
-    return impact_fit(rows, ["scope"], platform.settings.analytics.impact).drop("scope")
 
 
 def _paths(lake: Lake, orders: pl.DataFrame, day: date) -> pl.DataFrame:

@@ -133,6 +133,18 @@ def test_impact_has_the_scale_of_the_sessions_before(built: tuple[Engine, dict[U
     assert found["sigma_daily_bps"] == pytest.approx(math.sqrt(sum(squares) / 2) * 1e4, rel=1e-9)
 
 
+def test_laws_of_impact_are_of_the_months_orders_so_far(built: tuple[Engine, dict[Unit, Outcome]]) -> None:
+    one, _ = built
+    names = ["participation", "sigma_daily_bps", "permanent_bps"]
+    seen = 0
+    for day in DAYS:
+        seen += rows(one, "execution/impact", day).drop_nulls(names).height
+        fits = rows(one, "execution/impact_fit", day, ALL_SYMBOLS).filter(pl.col("measure") == "permanent")
+        of_all = dict(fits.select("symbol", "orders").iter_rows())
+        assert of_all.pop(None) == sum(of_all.values()) == seen
+    assert seen
+
+
 HEADS = {
     "orders": "order_id,ts_event,ts_recv,symbol,side,quantity,ts_done,status,decision_id,revision,parent_order_id",
     "fills": "fill_id,order_id,ts_event,ts_recv,symbol,side,price,quantity,fee,revision",

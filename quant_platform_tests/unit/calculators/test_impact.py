@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from quant_platform.calculators import _power_law, _student_t, impact
 from quant_platform.calculators.impact import ImpactParams
-from quant_platform.contracts._schema import empty, polars_schema, validated
+from quant_platform.contracts._schema import INSTANT, empty, polars_schema, validated
 from quant_platform.contracts.scorecards import Impact, ImpactFit
 from quant_platform_tests.unit.desk_frames import MONDAY, SECOND, orders
 from quant_platform_tests.unit.ipc import ipc_bytes
@@ -26,6 +26,7 @@ ORACLE = [
     if case["id"].startswith("sqrt")
 ]
 DEFAULTS = ImpactParams()
+LAST = MONDAY + timedelta(days=30)
 VALUES = ("total_bps", "temporary_bps", "permanent_bps")
 
 
@@ -139,23 +140,23 @@ def observed(number, *, seed, days=10, factor=0.8, exponent=0.6, noise=0.05, key
     permanent = sigma * (factor / 2 * size**exponent + random.normal(0, noise, number))
     return pl.DataFrame(
         {
-            "key": key,
+            "symbol": key,
             "date": [MONDAY + timedelta(int(k)) for k in np.arange(number) * days // max(number, 1)],
             "participation": size,
             "sigma_daily_bps": sigma,
             "total_bps": total,
             "temporary_bps": total - permanent,
             "permanent_bps": permanent,
+            "ts_known": datetime(2024, 8, 1, tzinfo=UTC),
         },
-        schema_overrides={"key": pl.String, "date": pl.Date},
+        schema_overrides={"symbol": pl.String, "date": pl.Date, "ts_known": INSTANT},
     )
 
 
 def fitted(impacts, params=DEFAULTS):
     """Return the fits by group and measure."""
-    found = impact.impact_fit(impacts, ["key"], params)
-    validated(ImpactFit, found.drop("key"))
-    return {(row["key"], row["measure"]): row for row in found.iter_rows(named=True)}
+    found = validated(ImpactFit, impact.impact_fit(impacts, LAST, params))
+    return {(row["symbol"], row["measure"]): row for row in found.iter_rows(named=True)}
 
 
 def test_an_exact_law_is_found_with_no_doubt():
@@ -170,8 +171,8 @@ def test_an_exact_law_is_found_with_no_doubt():
 
 def test_intervals_hold_the_law_about_as_often_as_they_say():
     groups = [observed(300, seed=seed, days=12, noise=0.03, key=f"{seed:03}") for seed in range(150)]
-    found = impact.impact_fit(pl.concat(groups), ["key"], ImpactParams(confidence=0.9))
-    total = found.filter(pl.col("measure") == "total")
+    found = impact.impact_fit(pl.concat(groups), LAST, ImpactParams(confidence=0.9))
+    total = found.filter(pl.col("measure") == "total", pl.col("symbol").is_not_null())
     for name, value in (("y", 0.8), ("exponent", 0.6)):
         share = total.select(pl.lit(value).is_between(pl.col(f"{name}_low"), pl.col(f"{name}_high")).mean()).item()
         assert 0.82 <= share <= 0.97
@@ -246,7 +247,7 @@ def test_a_perfect_square_root_leaves_nothing_to_gain():
 
 
 def test_rows_that_are_none_are_left_out_and_groups_do_not_know_each_other():
-    a, b = observed(200, seed=9), observed(150, seed=10, key=None)
+    a, b = observed(200, seed=9), observed(150, seed=10, key="b")
     bad = a.head(4).with_columns(
         total_bps=pl.Series([math.nan, None, math.inf, 1.0]),
         participation=pl.Series([0.1, 0.1, 0.1, 0.0]),
@@ -255,16 +256,21 @@ def test_rows_that_are_none_are_left_out_and_groups_do_not_know_each_other():
         date=pl.lit(MONDAY),
     )
     nowhen = a.head(1).with_columns(date=None)
-    found = impact.impact_fit(pl.concat([b, bad, nowhen, a]).sample(fraction=1, shuffle=True, seed=1), ["key"])
-    apart = [impact.impact_fit(each, ["key"]) for each in (b, a)]
-    assert_frame_equal(found, pl.concat(apart))
+    found = impact.impact_fit(pl.concat([b, bad, nowhen, a]).sample(fraction=1, shuffle=True, seed=1), LAST)
+    apart = [impact.impact_fit(each, LAST) for each in (a, b)]
+    of_symbols = [each.filter(pl.col("symbol").is_not_null()) for each in (found, *apart)]
+    assert_frame_equal(of_symbols[0], pl.concat(of_symbols[1:]))
+    together = pl.concat([a, b]).with_columns(symbol=pl.lit("all"))
+    of_all = impact.impact_fit(together, LAST).filter(pl.col("symbol") == "all")
+    assert_frame_equal(found.filter(pl.col("symbol").is_null()).drop("symbol"), of_all.drop("symbol"))
+    assert set(found["date"]) == {LAST}
 
 
 def test_no_orders_give_no_rows_with_the_right_dtypes():
     assert_frame_equal(impact.impact(settled()), empty(Impact))
-    found = impact.impact_fit(observed(0, seed=0), ["key"])
+    found = impact.impact_fit(observed(0, seed=0), LAST)
     assert found.is_empty()
-    assert found.drop("key").schema == polars_schema(ImpactFit)
+    assert found.schema == polars_schema(ImpactFit)
 
 
 def test_any_row_order_gives_identical_bytes():
@@ -272,7 +278,7 @@ def test_any_row_order_gives_identical_bytes():
     assert ipc_bytes(impact.impact(rows)) == ipc_bytes(impact.impact(rows.sample(fraction=1, shuffle=True, seed=2)))
     impacts = observed(300, seed=12)
     shuffled = impacts.sample(fraction=1, shuffle=True, seed=2)
-    assert ipc_bytes(impact.impact_fit(impacts, ["key"])) == ipc_bytes(impact.impact_fit(shuffled, ["key"]))
+    assert ipc_bytes(impact.impact_fit(impacts, LAST)) == ipc_bytes(impact.impact_fit(shuffled, LAST))
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from quant_platform.contracts._schema import Contract, polars_schema
+from quant_platform.contracts._schema import Contract
 from quant_platform.contracts.execution import TcaFill, TcaOrder
-from quant_platform.contracts.scorecards import AlgoScorecard, Impact, OrderQuality, VenueScorecard
+from quant_platform.contracts.scorecards import AlgoScorecard, Impact, ImpactFit, OrderQuality, VenueScorecard
 from quant_platform.defs import execution_plots
+from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.storage.lake import ALL_SYMBOLS, Lake
 from quant_platform_tests.unit.reports.tca_report_frames import (
     DATE,
+    MIDNIGHT,
     cell,
     fill,
     framed,
@@ -30,10 +32,12 @@ PLOTS: dict[str, tuple[type[Contract], Callable[..., str]]] = {
     "fills": (TcaFill, execution_plots.markouts),
     "quality": (OrderQuality, execution_plots.quality),
     "impact": (Impact, execution_plots.impact),
+    "impact_fits": (ImpactFit, execution_plots.impact_laws),
     "venues": (VenueScorecard, execution_plots.venues),
     "algos": (AlgoScorecard, execution_plots.algos),
 }
 Drawn = Callable[..., Any]
+FIT = {"date": DATE, "ts_known": MIDNIGHT, "measure": "total", "skill_orders": 0, "skill_status": "too_few"}
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def kept(lake: Lake, name: str, rows: Any) -> None:
     """Write rows of a table as its recipe does: by symbol, or of all of them."""
     contract, _ = PLOTS[name]
     frame = framed(contract, rows)
-    if "symbol" not in polars_schema(contract):
+    if RECIPES[contract.table].is_cross_symbol:
         lake.write(contract.table, ALL_SYMBOLS, DATE, frame)
         return
     for (symbol,), part in frame.partition_by("symbol", as_dict=True).items():
@@ -157,6 +161,23 @@ def test_impact_is_drawn_in_tenths_of_the_orders(drawn: Drawn) -> None:
 
 def test_a_single_order_is_a_point(drawn: Drawn) -> None:
     assert lines(drawn("impact", impact_row(3)))["orders, tenths"] == [3.0]
+
+
+def test_laws_are_drawn_for_all_and_for_each_symbol(drawn: Drawn) -> None:
+    law = FIT | {"orders": 90, "days": 9, "status": "ok"}
+    fits = [law | {"y": 0.5, "exponent": 0.5}, law | {"symbol": "AAA", "y": 2.0, "exponent": 1.0}]
+    others = [fits[0] | {"measure": "permanent"}, law | {"symbol": "BBB", "status": "too_few"}]
+    found = lines(drawn("impact_fits", *fits, *others))
+    assert list(found) == ["all: 0.50·(Q/V)^0.50", "AAA: 2.00·(Q/V)^1.00"]
+    assert (found["all: 0.50·(Q/V)^0.50"][0], found["AAA: 2.00·(Q/V)^1.00"][0]) == (
+        pytest.approx(0.5 * 1e-2),
+        pytest.approx(2 * 1e-4),
+    )
+
+
+def test_a_month_without_a_law_says_so(lake: Lake) -> None:
+    kept(lake, "impact_fits", [FIT | {"orders": 9, "days": 1, "status": "too_few"}])
+    assert "no law is fitted" in said(lake, "impact_fits")
 
 
 @pytest.mark.parametrize(("name", "made"), [("venues", "venue"), ("algos", "member")])

@@ -363,4 +363,13 @@ def _impact(row, rng):
 
 def _fit(measure, y):
     fitted = {"y": y, "y_low": y - 0.2, "y_high": y + 0.2, "exponent": 0.55, "exponent_low": 0.4, "exponent_high": 0.7}
-    return {"measure": measure, "orders": 2400, "days": 6, "status": "ok", "skill_status": "ok"} | fitted
+    return {
+        "date": DATE,
+        "ts_known": MIDNIGHT,
+        "measure": measure,
+        "skill_orders": 600,
+        "orders": 2400,
+        "days": 6,
+        "status": "ok",
+        "skill_status": "ok",
+    } | fitted

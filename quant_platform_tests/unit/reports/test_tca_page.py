@@ -248,8 +248,19 @@ def test_brokers_are_shown_where_orders_name_them():
 def test_impact_shows_the_date_and_the_law():
     own = {"ts_event": MIDNIGHT, "order_id": "o1", "symbol": "AAA", "ts_known": MIDNIGHT}
     impact = own | {"total_bps": 3.0, "temporary_bps": 2.0, "permanent_bps": 1.0}
-    fit = {"measure": "total", "orders": 50, "days": 9, "y": 0.8, "y_low": 0.5, "y_high": 1.1, "status": "ok"}
-    few = {"measure": "permanent", "orders": 4, "days": 1, "status": "too_few"}
+    fit = {
+        "date": MIDNIGHT.date(),
+        "ts_known": MIDNIGHT,
+        "measure": "total",
+        "orders": 50,
+        "days": 9,
+        "y": 0.8,
+        "y_low": 0.5,
+        "y_high": 1.1,
+        "status": "ok",
+    }
+    unfitted = {"measure": "permanent", "orders": 4, "days": 1, "status": "too_few"}
+    few = fit | dict.fromkeys(("y", "y_low", "y_high")) | unfitted
     day = tca_day(impact=framed(Impact, [impact]), impact_fits=framed(ImpactFit, [fit, few]))
     page = Page(render(day))
     assert page.table("Impact")[1][:7] == ["Total", "1", "+3.00", "–1", "50", "0.80", "+0.50 to +1.10"]
