@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from inspect import getdoc
 from typing import Any
 
 import dagster as dg
@@ -58,7 +59,7 @@ def table_asset(spec: TableAsset, partitions: dg.DailyPartitionsDefinition) -> d
                     for read in recipe.inputs
                 ]
                 + [dg.AssetDep(key) for key in spec.reads],
-                description=contract.__doc__,
+                description=getdoc(contract),
                 group_name=spec.table.split("/", maxsplit=1)[0],
                 owners=list(spec.owners),
                 kinds=set(spec.kinds),

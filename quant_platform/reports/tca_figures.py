@@ -196,11 +196,12 @@ def _steps(
 
 
 def _reach(trace: Mapping[str, Any]) -> list[float]:
-    """Return the range of a waterfall's axis, with room for the texts at its bars' ends."""
-    ends = [0.0, *trace["base"], *(base + height for base, height in zip(trace["base"], trace["y"], strict=True))]
-    low, high = min(ends), max(ends)
-    room = 0.22 * (high - low or 1.0)
-    return [low - room if low < 0 else 0.0, high + room if high > 0 else 0.0]
+    """Return the range of a waterfall's axis, with room for the texts: below the bars that fall, above the others."""
+    ends = [(base + height, height) for base, height in zip(trace["base"], trace["y"], strict=True)]
+    sizes = [0.0, *trace["base"], *(end for end, _ in ends)]
+    room = 0.22 * (max(sizes) - min(sizes) or 1.0)
+    texts = [end - room if height < 0 else end + room for end, height in ends]
+    return [min(0.0, *texts), max(0.0, *texts)]
 
 
 def _legend(x: float) -> dict[str, Any]:

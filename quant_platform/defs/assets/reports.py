@@ -28,7 +28,7 @@ from quant_platform.storage import quarantine
 
 KEY = dg.AssetKey(["reports", "daily_market"])
 _CONTEXT_DAYS = 30
-_OF_THE_DESK = ("execution/", "events/")
+_AT_TIMES = ("execution/", "events/", "live/")
 _OF_CHAINS = frozenset(recipe.table for recipe in OPTIONS)
 _READS = (
     "statistics/liquidity",
@@ -124,7 +124,8 @@ def coverage(platform: Platform, day: date) -> pl.DataFrame:
     """Return one row per table and symbol with history: its status on that date, `missing` where it has none.
 
     What a symbol cannot have is left out, unless it is there: tables of options without a chain in its instrument's
-    row, and all others where its feed polls chains. So are dates on which the desk did not trade a symbol.
+    row, and all others where its feed polls chains. So are dates on which the desk did not trade a symbol, or on which
+    no live writer served it.
     """
     rows = []
     for table in RECIPES:
@@ -133,7 +134,7 @@ def coverage(platform: Platform, day: date) -> pl.DataFrame:
         for symbol, first in platform.engine.ledger.first_dates(table).items():
             outcome = on_date.get(symbol)
             is_lacking = outcome is None or outcome.status is UnitStatus.ABSENT
-            if is_lacking and (symbol in impossible or table.startswith(_OF_THE_DESK)):
+            if is_lacking and (symbol in impossible or table.startswith(_AT_TIMES)):
                 continue
             if outcome:
                 rows.append((table, symbol, outcome.status.value, outcome.rows, outcome.bytes))

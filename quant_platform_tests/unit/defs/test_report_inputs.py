@@ -96,6 +96,13 @@ def test_chains_and_published_indices_of_the_lake_reach_the_page(platform: Platf
     assert "**BARE.**" not in page
 
 
+def test_dates_on_which_no_writer_served_are_not_listed(platform: Platform) -> None:
+    values = "live/values"
+    record(platform, (values, "BARE", UnitStatus.OK), day=DAY - timedelta(days=1))
+    record(platform, (values, "BARE", UnitStatus.ABSENT), (values, "BOTH", UnitStatus.OK))
+    assert listed(platform) == [(values, "BOTH", "ok")]
+
+
 @pytest.mark.parametrize("status", [None, UnitStatus.ABSENT])
 def test_dates_on_which_the_desk_did_not_trade_a_symbol_are_not_listed(
     platform: Platform, status: UnitStatus | None

@@ -93,6 +93,17 @@ def test_waterfall_bars_lead_from_paper_to_realised():
     assert cost["text"][-1] == "+6.00<br>+0.6000"
 
 
+def test_waterfall_has_room_for_its_texts_inside_the_axes():
+    """A text stands below a bar that falls, also where that bar ends near 0, and above one that rises."""
+    layout = plots(render(tca_day()))["waterfall"]["layout"]
+    room = 0.22 * 10
+    assert layout["yaxis"]["range"] == pytest.approx([0, 10 + room], abs=1e-5)
+    fees = order(fees_bps=6.0, shortfall_bps=11.0)
+    low, high = plots(render(tca_day(orders=[fees])))["waterfall"]["layout"]["yaxis"]["range"]
+    assert low == pytest.approx(-1 - 0.22 * 11, abs=1e-5)
+    assert high == pytest.approx(10 + 0.22 * 11, abs=1e-5)
+
+
 def test_markout_plot_has_a_line_a_group_and_the_close_on_its_own_scale():
     fills = [fill(n, f"o{n}", venue="north" if n % 2 else None, liquidity="maker") for n in range(70)]
     figure = plots(render(tca_day(fills=fills)))["markout-curves"]
