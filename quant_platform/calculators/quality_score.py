@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date as Date  # noqa: N812  # `date` names parameters here
 from math import isfinite
 from typing import Any
 
@@ -22,7 +23,7 @@ from quant_platform.calculators.execution_quality import (
 )
 from quant_platform.contracts._schema import polars_schema
 from quant_platform.contracts.enums import Status
-from quant_platform.contracts.scorecards import OrderQuality
+from quant_platform.contracts.scorecards import Dimension, OrderQuality, QualityTrend
 
 Array = npt.NDArray[Any]
 
@@ -183,6 +184,33 @@ def quality_trend(scores: pl.DataFrame, keys: Sequence[str], params: QualityPara
             status=pl.when(is_enough).then(pl.lit(Status.OK)).otherwise(pl.lit(Status.TOO_FEW)),
         )
         .select(*keys, "days", "score", "slope_per_day", "slope_low", "slope_high", "status")
+    )
+
+
+def trends(scores: pl.DataFrame, date: Date, params: QualityParams = _DEFAULTS) -> pl.DataFrame:
+    """Return the trend of each strategy's and each algo's score.
+
+    Args:
+        scores: `strategy algo score ts_known` of contract `OrderQuality` and the trading `date`, of that date and those
+            before it, any number of symbols, any row order.
+        date: The trading date that the trends end with.
+        params: As for `quality_trend`.
+
+    Returns:
+        Contract `QualityTrend`, by dimension and member, null first.
+    """
+    dimensions = (Dimension.ALGO, Dimension.STRATEGY)
+    keys = ["dimension", "member"]
+    rows = pl.concat(
+        scores.select("date", "score", "ts_known", dimension=pl.lit(str(one)), member=str(one)) for one in dimensions
+    )
+    known = rows.group_by(keys).agg(pl.col("ts_known").max())
+    return (
+        quality_trend(rows, keys, params)
+        .join(known, on=keys, how="left", nulls_equal=True)
+        .with_columns(date=pl.lit(date))
+        .sort(QualityTrend.sorted_by)
+        .select(polars_schema(QualityTrend).names())
     )
 
 

@@ -81,6 +81,24 @@ class OrderQuality(Contract):
     ts_known = instant("Latest known time of the order and of its fills.")
 
 
+class QualityTrend(Contract):
+    """How the mean score of a day's orders has moved over the last days, by strategy and by algo."""
+
+    table: ClassVar[str] = "execution/quality_trend"
+    sorted_by: ClassVar[tuple[str, ...]] = ("date", "dimension", "member")
+
+    date = day("Trading date, the last of the days.")
+    dimension = choice("Whose orders: those of an algo or of a strategy.", Dimension)
+    member = text("The algo or strategy; null where orders do not say.", nullable=True)
+    days = count("Days with a score.")
+    score = real("Mean of the days' mean scores, each day one vote.", unit="1", nullable=True, min=0, max=1)
+    slope_per_day = real("Of the least-squares line through them; positive = better.", unit="1/day", nullable=True)
+    slope_low = real("Low end of its interval.", unit="1/day", nullable=True)
+    slope_high = real("High end of its interval.", unit="1/day", nullable=True)
+    status = choice("Why values are null: `too_few` days.", Status)
+    ts_known = instant("Latest known time of the scores.")
+
+
 class Impact(Contract):
     """What an order did to the price, against the mid well after it.
 

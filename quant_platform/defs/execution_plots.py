@@ -8,7 +8,7 @@ import polars as pl
 
 from quant_platform.contracts.enums import Status
 from quant_platform.contracts.execution import MARKOUT_HORIZONS_NS
-from quant_platform.contracts.scorecards import ImpactMeasure
+from quant_platform.contracts.scorecards import Dimension, ImpactMeasure
 from quant_platform.defs.plots import DOWN, LINE, UP, picture
 from quant_platform.storage.lake import Lake
 
@@ -61,6 +61,15 @@ def quality(lake: Lake, table: str, day: date) -> str:
         middle=pl.col("score").median(), low=pl.col("score").quantile(0.05), high=pl.col("score").quantile(0.95)
     )
     return _figure(spread.sort("algo").head(_MOST_BARS), _draw_scores)
+
+
+def quality_trend(lake: Lake, table: str, day: date) -> str:
+    """Return how the score of each algo's orders has moved a day over the last days, with its interval."""
+    rows = lake.scan(table, None, day, day).filter(pl.col("dimension") == Dimension.ALGO).collect()
+    known = rows.filter(pl.col("slope_per_day").is_not_null())
+    if known.is_empty() and not rows.is_empty():
+        return "There are too few days with scores before this date: no trend can be told."
+    return _figure(known.head(_MOST_BARS), _draw_slopes)
 
 
 def impact(lake: Lake, table: str, day: date) -> str:
@@ -152,6 +161,11 @@ def _draw_markouts(axes: "Axes", rows: pl.DataFrame) -> None:
 def _draw_scores(axes: "Axes", rows: pl.DataFrame) -> None:
     _interval(axes, rows["middle"], rows["low"], rows["high"])
     _named(axes, rows["algo"], "score, 0 to 1")
+
+
+def _draw_slopes(axes: "Axes", rows: pl.DataFrame) -> None:
+    _interval(axes, rows["slope_per_day"], rows["slope_low"], rows["slope_high"])
+    _named(axes, rows["member"], "score a day; above 0 = better")
 
 
 def _draw_impact(axes: "Axes", rows: pl.DataFrame) -> None:

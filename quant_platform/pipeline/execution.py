@@ -4,14 +4,23 @@ A table of orders or fills is of a symbol and date; scorecards belong to no symb
 """
 
 import json
-from datetime import datetime
+from datetime import date as Date  # noqa: N812  # `date` names parameters here
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from quant_platform.calculators import execution_quality, impact, quality_score, scorecards, tca
 from quant_platform.contracts._schema import contract_of, empty
 from quant_platform.contracts.execution import TcaFill, TcaOrder
-from quant_platform.contracts.scorecards import AlgoScorecard, Impact, ImpactFit, OrderQuality, Period, VenueScorecard
+from quant_platform.contracts.scorecards import (
+    AlgoScorecard,
+    Impact,
+    ImpactFit,
+    OrderQuality,
+    Period,
+    QualityTrend,
+    VenueScorecard,
+)
 from quant_platform.pipeline import open_tca, tca_inputs
 from quant_platform.pipeline.sessions import earlier_sessions, later_session
 from quant_platform.pipeline.tca_inputs import (
@@ -105,9 +114,20 @@ def _impact(work: Work) -> Built:
     return Built(impact.impact(found, params))
 
 
-def _dated(work: Work, table: str) -> pl.DataFrame:
+def _quality_trend(work: Work) -> Built:
+    params = work.settings.analytics.execution_quality
+    oldest = work.unit.date - timedelta(days=params.trend_days)
+    scores = _dated(work, OrderQuality.table, oldest)
+    return Built(quality_score.trends(scores, work.unit.date, params))
+
+
+def _of_periods(work: Work, table: str) -> pl.DataFrame:
     """Return the rows of every symbol of the date's month and week so far, each with its trading date."""
-    first = min(scorecards.period_starts(work.unit.date).values())
+    return _dated(work, table, min(scorecards.period_starts(work.unit.date).values()))
+
+
+def _dated(work: Work, table: str, first: Date) -> pl.DataFrame:
+    """Return the rows of every symbol since a date, as far as inputs reach, each with its trading date."""
     frames = [
         work.lake.scan(t, [s], d, d).with_columns(date=pl.lit(d)) for t, s, d in work.readable(table) if d >= first
     ]
@@ -115,20 +135,19 @@ def _dated(work: Work, table: str) -> pl.DataFrame:
 
 
 def _venue_scorecard(work: Work) -> Built:
-    fills = tca.with_parents(_dated(work, TcaFill.table), _dated(work, ORDERS))
-    card = scorecards.venue_scorecard(fills, _dated(work, TcaOrder.table), work.settings.analytics.scorecards)
+    fills = tca.with_parents(_of_periods(work, TcaFill.table), _of_periods(work, ORDERS))
+    card = scorecards.venue_scorecard(fills, _of_periods(work, TcaOrder.table), work.settings.analytics.scorecards)
     return Built(scorecards.holding(work.unit.date, card))
 
 
 def _algo_scorecard(work: Work) -> Built:
-    orders, quality = _dated(work, TcaOrder.table), _dated(work, OrderQuality.table)
+    orders, quality = _of_periods(work, TcaOrder.table), _of_periods(work, OrderQuality.table)
     card = scorecards.algo_scorecard(orders, quality, work.settings.analytics.scorecards)
     return Built(scorecards.holding(work.unit.date, card))
 
 
 def _impact_fit(work: Work) -> Built:
-    month = scorecards.period_starts(work.unit.date)[Period.MONTH]
-    orders = _dated(work, Impact.table).filter(pl.col("date") >= month)
+    orders = _dated(work, Impact.table, scorecards.period_starts(work.unit.date)[Period.MONTH])
     return Built(impact.impact_fit(orders, work.unit.date, work.settings.analytics.impact))
 
 
@@ -186,6 +205,14 @@ EXECUTION = (
         (impact.__name__, scorecards.__name__),
         (_every(Impact.table),),
         parameters=section_of("impact"),
+        is_cross_symbol=True,
+    ),
+    Recipe(
+        QualityTrend.table,
+        _quality_trend,
+        (quality_score.__name__,),
+        (_every(OrderQuality.table),),
+        parameters=section_of("execution_quality"),
         is_cross_symbol=True,
     ),
     Recipe(

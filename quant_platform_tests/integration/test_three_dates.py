@@ -56,7 +56,12 @@ SUMS = {
     f"events/out/{name}" for name in ("performance_attribution", "strategy_performance", "model_performance_feedback")
 }
 """Sums over all symbols of their date."""
-SCORECARDS = {"execution/venue_scorecard", "execution/algo_scorecard", "execution/impact_fit"}
+SCORECARDS = {
+    "execution/venue_scorecard",
+    "execution/algo_scorecard",
+    "execution/impact_fit",
+    "execution/quality_trend",
+}
 LOOKS_BACK = {table for table in FROM_TRADES | FROM_QUOTES if any(r.lookback_sessions for r in RECIPES[table].inputs)}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -10,6 +10,7 @@ TABLES = (
     TableAsset("execution/tca_fills", plot=plots.markouts),
     TableAsset("execution/tca_orders", plot=plots.shortfall),
     TableAsset("execution/quality", plot=plots.quality),
+    TableAsset("execution/quality_trend", plot=plots.quality_trend),
     TableAsset("execution/impact", plot=plots.impact),
     TableAsset("execution/impact_fit", plot=plots.impact_laws),
     TableAsset("execution/venue_scorecard", plot=plots.venues),

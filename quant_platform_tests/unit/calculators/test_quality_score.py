@@ -1,7 +1,7 @@
 """The quality score part by part with hand arithmetic, its references, its trend, and the edge matrix."""
 
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from statistics import NormalDist, linear_regression
 
 import numpy as np
@@ -11,8 +11,8 @@ from polars.testing import assert_frame_equal
 
 from quant_platform.calculators import quality_score
 from quant_platform.calculators.quality_score import QualityParams
-from quant_platform.contracts._schema import empty, validated
-from quant_platform.contracts.scorecards import OrderQuality
+from quant_platform.contracts._schema import INSTANT, empty, polars_schema, validated
+from quant_platform.contracts.scorecards import OrderQuality, QualityTrend
 from quant_platform_tests.unit.desk_frames import MONDAY, SECOND, fills, orders
 from quant_platform_tests.unit.ipc import ipc_bytes
 
@@ -194,6 +194,27 @@ def test_a_constant_score_has_no_slope_and_no_scores_have_no_trend():
     assert found == ("a", 6, 0.5, 0.0, 0.0, 0.0, "ok")
     assert quality_score.quality_trend(daily([]), ["key"]).is_empty()
     assert quality_score.quality_trend(daily([None] * 6), ["key"])["status"].to_list() == ["too_few"]
+
+
+def test_trends_are_those_of_strategies_and_of_algos():
+    days = [0.5, 0.52, 0.47, 0.61, 0.58, 0.6]
+    known = datetime(2024, 8, 12, tzinfo=UTC)
+    rows = pl.concat(
+        daily(scores).select("date", "score", strategy=pl.lit(strategy), algo=pl.lit(algo, pl.String))
+        for scores, strategy, algo in ((days, "carry", "TWAP"), (days[::-1], "news", "TWAP"), (days[:2], "news", None))
+    ).with_columns(ts_known=pl.lit(known).cast(INSTANT))
+    last = MONDAY + timedelta(days=5)
+    found = validated(QualityTrend, quality_score.trends(rows, last))
+    assert found.select("dimension", "member", "days", "status").rows() == [
+        ("algo", None, 2, "too_few"),
+        ("algo", "TWAP", 6, "ok"),
+        ("strategy", "carry", 6, "ok"),
+        ("strategy", "news", 6, "ok"),
+    ]
+    slope = linear_regression(range(6), days).slope
+    assert found["slope_per_day"].to_list()[1:3] == [pytest.approx(0, abs=1e-12), pytest.approx(slope)]
+    assert found["date"].to_list() == [last] * 4
+    assert quality_score.trends(rows.clear(), last).schema == polars_schema(QualityTrend)
 
 
 @pytest.mark.parametrize(

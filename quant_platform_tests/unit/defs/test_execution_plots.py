@@ -11,7 +11,14 @@ import pytest
 
 from quant_platform.contracts._schema import Contract
 from quant_platform.contracts.execution import TcaFill, TcaOrder
-from quant_platform.contracts.scorecards import AlgoScorecard, Impact, ImpactFit, OrderQuality, VenueScorecard
+from quant_platform.contracts.scorecards import (
+    AlgoScorecard,
+    Impact,
+    ImpactFit,
+    OrderQuality,
+    QualityTrend,
+    VenueScorecard,
+)
 from quant_platform.defs import execution_plots
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.storage.lake import ALL_SYMBOLS, Lake
@@ -31,6 +38,7 @@ PLOTS: dict[str, tuple[type[Contract], Callable[..., str]]] = {
     "orders": (TcaOrder, execution_plots.shortfall),
     "fills": (TcaFill, execution_plots.markouts),
     "quality": (OrderQuality, execution_plots.quality),
+    "trend": (QualityTrend, execution_plots.quality_trend),
     "impact": (Impact, execution_plots.impact),
     "impact_fits": (ImpactFit, execution_plots.impact_laws),
     "venues": (VenueScorecard, execution_plots.venues),
@@ -142,6 +150,26 @@ def test_scores_are_shown_by_their_middle_and_nine_of_ten(drawn: Drawn) -> None:
     assert ends == [(0.25, 0.25), (pytest.approx(0.05), pytest.approx(0.95))]
 
 
+def trend_row(member: str, **changes: Any) -> dict[str, Any]:
+    """An algo's score, 0.5 and a hundredth better every day, give or take half of that."""
+    slope = {"slope_per_day": 0.01, "slope_low": 0.005, "slope_high": 0.015}
+    own = {"date": DATE, "dimension": "algo", "member": member, "days": 9, "score": 0.5, "status": "ok"}
+    return own | slope | {"ts_known": MIDNIGHT} | changes
+
+
+def test_trends_of_algos_are_drawn_with_their_intervals(drawn: Drawn) -> None:
+    unknown = dict.fromkeys(("score", "slope_per_day", "slope_low", "slope_high")) | {"status": "too_few"}
+    rows = [trend_row("TWAP"), trend_row("POV", **unknown), trend_row("carry", dimension="strategy")]
+    axes = drawn("trend", *rows)
+    assert ticks(axes) == ["TWAP"]
+    assert marks(axes) == ([0.01], [(pytest.approx(0.005), pytest.approx(0.015))])
+
+
+def test_a_young_desk_has_no_trend_yet(lake: Lake) -> None:
+    kept(lake, "trend", [trend_row("TWAP", slope_per_day=None, status="too_few")])
+    assert "no trend can be told" in said(lake, "trend")
+
+
 def impact_row(number: int, **changes: Any) -> dict[str, Any]:
     """An order's impact: `number` thousandths of the volume, which cost as many bps, and half by the law."""
     own = {name: order(number)[name] for name in ("ts_event", "order_id", "symbol", "ts_known", "filled_quantity")}
@@ -201,7 +229,9 @@ def test_no_more_bars_than_there_is_room_for(drawn: Drawn) -> None:
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_plot_of_a_date_of_a_desk_is_a_png(lake: Lake, name: str) -> None:
-    rows: pl.DataFrame = getattr(real_day(orders=40), name)
+    rows: pl.DataFrame = (
+        framed(QualityTrend, [trend_row("TWAP")]) if name == "trend" else getattr(real_day(orders=40), name)
+    )
     if name == "impact":
         size = pl.int_range(1, pl.len() + 1) / 1000
         rows = rows.with_columns(participation=size, baseline_bps=150 * size.sqrt())
