@@ -44,12 +44,13 @@ up: setup ## the UI, its daemon and a collector on a replayed market, on 127.0.0
 test: setup ## run every test but the long forms (at most 14 minutes)
 	$(BIN)/pytest $(TWO_WORKERS) -m "not soak"
 
+# Frames of unit tests are small: threads cost more than they bring. `make test` runs the same tests with all of them.
 check: setup ## format, lint, types, import rules, unit tests (under a minute when warm)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(TWO_WORKERS) -q -m "not soak" $(TESTED_FAST)
+	POLARS_MAX_THREADS=1 $(BIN)/pytest $(TWO_WORKERS) -q -m "not soak" $(TESTED_FAST)
 
 bench: setup ## measure against the peers and write benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py

@@ -1,5 +1,6 @@
 """Fixtures for every kind of test. What one folder alone needs stands in that folder's conftest."""
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return is_quick, -sizes[item.path] if is_quick else 0
 
     items.sort(key=order)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector of garbage from looking again and again through what is loaded by now, which stays."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

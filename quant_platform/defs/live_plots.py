@@ -44,7 +44,7 @@ def differences(lake: Lake, table: str, day: date) -> str:
             heights = part[name].fill_null(0.0).clip(_LEAST)
             axes.bar(part["days"] + side / 2, heights, _WIDTH, color=colour, label=label)
         axes.axhline(TOLERANCE, color=DOWN, linewidth=0.7, linestyle="--")
-        axes.set_title(str(metric), loc="left", fontsize=8)
+        axes.set_title(str(metric), loc="left", fontsize=8, y=1)
         axes.tick_params(labelsize=7)
     column[0].set(yscale="log", ylim=(_LEAST, _MOST), xlim=(-0.7, _DATES - 0.3))
     column[0].legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=2, fontsize=6, frameon=False)

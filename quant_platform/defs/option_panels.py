@@ -37,7 +37,7 @@ def grid(names: Sequence[str], widths: Sequence[float], *, height: float) -> tup
     inches = height * count + 0.2
     figure.subplots_adjust(left=0.06, right=0.99, top=1 - 0.3 / inches, bottom=0.3 / inches, hspace=0.28, wspace=0.14)
     for name, row in zip(names, lines, strict=True):
-        row[0].set_title(name, loc="left", fontsize=9, fontweight="bold")
+        row[0].set_title(name, loc="left", fontsize=9, fontweight="bold", y=1)
         for axes in row:
             axes.tick_params(labelsize=7, length=2)
             axes.margins(x=0.01)
@@ -105,7 +105,7 @@ def _profile(axes: "Axes", rows: pl.DataFrame, chain: pl.DataFrame) -> None:
     axes.axhline(spot, color=_INK, linewidth=0.9, label=f"spot {spot:,.6g}")
     if zero is not None:
         axes.axhline(zero, color=_INK, linewidth=0.9, linestyle=":", label=f"zero gamma {zero:,.6g}")
-    axes.set_title("net gamma per 1 %; calls →, puts ←", loc="right", fontsize=7)
+    axes.set_title("net gamma per 1 %; calls →, puts ←", loc="right", fontsize=7, y=1)
     axes.legend(loc="upper left", fontsize=6, frameon=False)
     axes.locator_params("x", nbins=5)
     _amounts(axes.xaxis)

@@ -69,7 +69,7 @@ def dealer_flow(lake: Lake, table: str, day: date) -> str:
         for axes, (column, title) in zip(row, _FLOWS.items(), strict=True):
             short_bars(axes, part[column])
             dates_below(axes, part["expiry"])
-            axes.set_title(title, loc="right", fontsize=7)
+            axes.set_title(title, loc="right", fontsize=7, y=1)
 
     rows = _newest(lake, table, day).filter(pl.col("expiry").is_not_null()).collect()
     return _lines(rows, len(_FLOWS), draw)
@@ -83,9 +83,9 @@ def skew(lake: Lake, table: str, day: date) -> str:
         symbol = part["symbol"][0]
         row[0].plot(range(part.height), part["skew"] * 100, color=LINE, linewidth=1, marker="o", markersize=2.5)
         dates_below(row[0], part["expiry"])
-        row[0].set_title("put less call at one delta, vol points, by expiry", loc="right", fontsize=7)
+        row[0].set_title("put less call at one delta, vol points, by expiry", loc="right", fontsize=7, y=1)
         lines_over_time(row[1], headlines.filter(pl.col("symbol") == symbol), pl.col("skew") * 100)
-        row[1].set_title("of the nearest expiry, UTC", loc="right", fontsize=7)
+        row[1].set_title("of the nearest expiry, UTC", loc="right", fontsize=7, y=1)
 
     rows = _newest(lake, table, day).filter(pl.col("expiry").is_not_null()).drop_nulls("skew").collect()
     return _lines(rows, 2, draw, nothing="No skew is known on this date.")
@@ -133,7 +133,7 @@ def vol_surface(lake: Lake, table: str, day: date) -> str:
             "volatility in % against log(strike ÷ forward), where quoted; "
             f"{is_flagged.sum()} of {part.height} slices have arbitrage: dashed"
         )
-        row[0].set_title(title, loc="right", fontsize=7)
+        row[0].set_title(title, loc="right", fontsize=7, y=1)
 
     is_near = (pl.col("k_low") < _K_SHOWN) & (pl.col("k_high") > -_K_SHOWN)
     rows = _newest(lake, table, day).filter((pl.col("status") == Status.OK) & is_near).collect()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from quant_platform.defs.plots import DOWN, LINE, UP, panels
+from quant_platform.defs.plots import DOWN, LINE, UP, panels, uprights
 from quant_platform.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def hidden_orders(lake: Lake, table: str, day: date) -> str:
     rows = _slots(lake, table, day, "ts_event").agg(pl.when(volume.count() > 0).then(volume.sum())).drop_nulls()
     return panels(
         rows.collect(),
-        lambda axes, hours, part: axes.vlines(hours, 0, part["hidden_volume"], colors=LINE, linewidth=_WIDE),
+        lambda axes, hours, part: uprights(axes, hours, 0, part["hidden_volume"], color=LINE, linewidth=_WIDE),
         nothing="No trade could be held against a quote on this date.",
     )
 
@@ -107,8 +107,8 @@ def _stacked_shares(lake: Lake, table: str, day: date, names: tuple[str, ...], s
 
 
 def _draw_sweeps(axes: "Axes", hours: pl.Series, part: pl.DataFrame) -> None:
-    axes.vlines(hours, 0, part["bought"], colors=UP, linewidth=_WIDE, label="buy")
-    axes.vlines(hours, 0, part["sold"], colors=DOWN, linewidth=_WIDE, label="sell")
+    uprights(axes, hours, 0, part["bought"], color=UP, linewidth=_WIDE, label="buy")
+    uprights(axes, hours, 0, part["sold"], color=DOWN, linewidth=_WIDE, label="sell")
     _legend(axes)
 
 
@@ -120,7 +120,8 @@ def _lines(axes: "Axes", hours: pl.Series, part: pl.DataFrame, colours: dict[str
 
 
 def _signed_bars(axes: "Axes", hours: pl.Series, values: pl.Series) -> None:
-    axes.vlines(hours, 0, values, colors=[UP if up else DOWN for up in (values >= 0).to_list()], linewidth=_WIDE)
+    for chosen, color in ((values >= 0, UP), (values < 0, DOWN)):
+        uprights(axes, hours.filter(chosen), 0, values.filter(chosen), color=color, linewidth=_WIDE)
 
 
 def _legend(axes: "Axes") -> None:

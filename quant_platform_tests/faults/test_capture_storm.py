@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
+from quant_platform.live import collector
 from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.pending import FOLLOWING, pending
 from quant_platform.settings import Quality, Settings, load_settings
@@ -66,7 +67,7 @@ class Stage:
     """A replay and a collector as processes of their own, over one home."""
 
     def __init__(self, home: Path, frames: Path, symbols: str, *, speed: float, faults: str = "") -> None:
-        self.home, self.symbols = home, symbols
+        self.home, self.symbols, self.settings = home, symbols, settings_of(home)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("QP_", "DAGSTER_"))}
         self.environment |= {
             "QP_HOME": str(home),
@@ -106,10 +107,7 @@ class Stage:
 
     def status(self) -> dict[str, Any]:
         """Return what the living collector says of its symbols."""
-        done = subprocess.run(
-            [QP, "collect", "status", "--json"], env=self.environment, capture_output=True, check=True
-        )
-        found = [one for one in json.loads(done.stdout) if one["pid"] == self.collector.pid]
+        found = [one for one in collector.status(self.settings) if one["pid"] == self.collector.pid]
         return found[0]["symbols"] if found else {}
 
     def until(self, is_so: Callable[[], bool], timeout_s: float = 120) -> None:

@@ -6,13 +6,14 @@ import re
 import shutil
 import sqlite3
 import stat
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quant_platform.pipeline.recipes import RECIPES
+from quant_platform.pipeline.engine import Engine
+from quant_platform.pipeline.recipes import READ_ORDER, RECIPES
 from quant_platform_tests.every_unit import UNFED, every_unit
 from quant_platform_tests.landed import at_ms, land
 from quant_platform_tests.landed import market as captured
@@ -24,6 +25,7 @@ COMMANDS = (
 DAYS = ("2024-03-04", "2024-03-05")
 SYMBOLS = ("AAA", "BBB", "CCC")
 DATES = tuple(date.fromisoformat(day) for day in DAYS)
+CLOSED = datetime(2024, 3, 6, tzinfo=UTC)
 TABLES = set(RECIPES)
 FROM_QUOTES = {"market/quotes", "statistics/liquidity", "microstructure/order_book_imbalance"}
 LIVE_VALUES = "live/values"
@@ -308,7 +310,9 @@ def test_maintain_says_what_it_would_remove_and_removes_it(qp: Any, market: Any,
     lines = captured("AAA", at_ms(day, 9), seconds=60)
     land(settings, "AAA", lines[:100], lines[100:], captured("AAA", at_ms(DATES[1], 9), seconds=2, first_id=900))
     assert qp("maintain", home=home).out.strip() == "There is nothing to remove."
-    assert qp("backfill", "--from", DAYS[0], "--to", DAYS[0], "--symbols", "AAA", home=home).code == 0
+    with Engine(settings) as engine:
+        outcomes = [one for table in READ_ORDER for one in engine.run(table, ["AAA"], [day], closed_before=CLOSED)]
+        assert all(outcome.is_healthy for outcome in outcomes)
     segments = [settings.landing / f"segments/binance_usdm/AAA/0000000{number}.frames" for number in (1, 2, 3)]
     wanted = {"what": "segments", "of": "binance_usdm AAA", "count": 2}
     wanted["bytes"] = sum(path.stat().st_size for path in segments[:2])
@@ -322,5 +326,7 @@ def test_maintain_says_what_it_would_remove_and_removes_it(qp: Any, market: Any,
     assert json.loads(qp("maintain", "--json", home=home).out) == []
     assert qp("check", "--stale", home=home).code == 0
     tape = Path(home / "lake/market/trades" / f"date={DAYS[0]}" / "AAA.parquet").read_bytes()
-    assert qp("backfill", "--from", DAYS[0], "--to", DAYS[0], "--symbols", "AAA", "--force", home=home).code == 0
+    with Engine(settings) as engine:
+        (again,) = engine.run("market/trades", ["AAA"], [day], is_forced=True, closed_before=CLOSED)
+        assert again.is_healthy
     assert Path(home / "lake/market/trades" / f"date={DAYS[0]}" / "AAA.parquet").read_bytes() == tape

@@ -13,6 +13,7 @@ import pytest
 from dagster import AssetKey
 
 from quant_platform.defs.instance import dagster_instance
+from quant_platform.pipeline.engine import Engine
 from quant_platform.pipeline.order_flow import ORDER_FLOW
 from quant_platform.pipeline.recipes import RECIPES
 from quant_platform.settings import load_settings
@@ -55,13 +56,10 @@ class Home(NamedTuple):
     environment: dict[str, str]
 
 
-def backfills(qp_process: Any, home: Path, environment: dict[str, str]) -> list[Any]:
-    spans = [(USDM_DAY, "BTCUSDT,ETHUSDT"), (SPOT_DAY, "BTCUSDT.SPOT,ETHUSDT.SPOT")]
-    return [
-        qp_process(home, PROJECT / "platform.yaml", "backfill", "--from", str(day), "--to", str(day),
-                   "--symbols", symbols, **environment)
-        for day, symbols in spans
-    ]  # fmt: skip
+def backfill(qp_process: Any, home: Path, day: dt.date, environment: dict[str, str]) -> Any:
+    symbols = ",".join(one.symbol for one in DAYS if one.date == day)
+    return qp_process(home, PROJECT / "platform.yaml", "backfill", "--from", str(day), "--to", str(day),
+                      "--symbols", symbols, **environment)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +70,7 @@ def filled_home(real_data: Path, tmp_path_factory: pytest.TempPathFactory, qp_pr
         "QP_FEEDS__BINANCE_USDM__ARCHIVE_URL": archive.as_uri(),
         "QP_FEEDS__BINANCE_SPOT__ARCHIVE_URL": archive.as_uri(),
     }
-    said = backfills(qp_process, home, environment)
+    said = [backfill(qp_process, home, day, environment) for day in (USDM_DAY, SPOT_DAY)]
     assert [one.code for one in said] == [0, 0], said
     return Home(home, archive, said, environment)
 
@@ -249,21 +247,31 @@ def test_runs_and_dates_appear_in_the_dagster_instance(filled_home: Home, monkey
         assert instance.get_latest_materialization_event(AssetKey(["marts", "fct_daily_bars"]))
 
 
-def test_second_backfill_builds_nothing_and_touches_no_file(filled_home: Home, qp_process: Any) -> None:
+def test_second_backfill_builds_nothing_and_touches_no_file(
+    filled_home: Home, qp_process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def written() -> dict[Path, tuple[int, int]]:
         files = (p for name in ("lake", "quarantine", "landing") for p in (filled_home.path / name).rglob("*.*"))
         return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in files if p.suffix in {".parquet", ".zip"}}
 
     before = written()
 
-    said = backfills(qp_process, filled_home.path, filled_home.environment)
+    said = backfill(qp_process, filled_home.path, USDM_DAY, filled_home.environment)
 
-    assert [one.code for one in said] == [0, 0], said
-    for one in said:
-        lines = (line.split() for line in one.out.splitlines())
-        tables = {line[0]: line[1:] for line in lines if line and line[0] in RECIPES and line[1].isdigit()}
-        assert tables.keys() == RECIPES.keys()
-        assert {counts[0] for counts in tables.values()} == {"0"}  # built
-        # Up to date, absent: two symbols, whose archive has no book, and of spot no quotes; VIX1D is one unit.
-        assert {(counts[1], counts[2]) for counts in tables.values()} == {("2", "0"), ("0", "2"), ("0", "1")}
+    assert said.code == 0, said
+    lines = (line.split() for line in said.out.splitlines())
+    tables = {line[0]: line[1:] for line in lines if line and line[0] in RECIPES and line[1].isdigit()}
+    assert tables.keys() == RECIPES.keys()
+    assert {counts[0] for counts in tables.values()} == {"0"}  # built
+    # Up to date, absent: two symbols, whose archive has no book; VIX1D is one unit.
+    assert {(counts[1], counts[2]) for counts in tables.values()} == {("2", "0"), ("0", "2"), ("0", "1")}
+    for name, address in filled_home.environment.items():
+        monkeypatch.setenv(name, address)
+    settings = load_settings(PROJECT / "platform.yaml")
+    settings = settings.model_copy(update={"home": filled_home.path, "lake_uri": (filled_home.path / "lake").as_uri()})
+    with Engine(settings) as engine:  # the other command's units, which its steps would run
+        spot = [one.symbol for one in DAYS if one.date == SPOT_DAY]
+        again = [outcome for table in RECIPES for outcome in engine.run(table, spot, [SPOT_DAY])]
+    assert [outcome for outcome in again if not outcome.is_skipped] == []
+    assert {outcome.unit.table for outcome in again} == RECIPES.keys()
     assert written() == before

@@ -22,6 +22,7 @@ from quant_platform.contracts._schema import contract_of
 from quant_platform.feeds import frames, lobster
 from quant_platform.feeds.recorded import Wanted
 from quant_platform.pipeline.engine import Engine
+from quant_platform.pipeline.recipes import READ_ORDER
 from quant_platform.settings import load_settings
 from quant_platform.storage.lake import Lake
 
@@ -53,11 +54,10 @@ DAY_NS = 86_400_000_000_000
 
 
 class Home(NamedTuple):
-    """A home that was filled from the recordings, their folder, and what the commands said."""
+    """A home that was filled from the recordings, and their folder."""
 
     path: Path
     data: Path
-    said: dict[str, Any]
 
     def rows(self, table: str, symbol: str) -> pl.DataFrame:
         """Return a symbol's rows of its recorded date."""
@@ -72,16 +72,24 @@ class Home(NamedTuple):
 
 @pytest.fixture(scope="module")
 def home(real_data: Path, tmp_path_factory: pytest.TempPathFactory, qp_process: Any) -> Home:
-    """Backfill each recorded date once."""
+    """Build every table of each recorded date: one by `qp backfill`, the others by the engine inside it."""
     root = tmp_path_factory.mktemp("recorded")
     config = root / "platform.yaml"
     config.write_text(CONFIG.format(data=real_data))
-    said = {
-        symbol: qp_process(root / "home", config, "backfill", "--from", str(day), "--to", str(day), "--symbols", symbol)
-        for symbol, day in DAYS.items()
-    }
-    assert [one.code for one in said.values()] == [0, 0, 0], said
-    return Home(root / "home", real_data, said)
+    filled = Home(root / "home", real_data)
+    (symbol, day), *others = DAYS.items()
+    said = qp_process(filled.path, config, "backfill", "--from", str(day), "--to", str(day), "--symbols", symbol)
+    assert said.code == 0, said
+    with engine_over(filled) as engine:
+        for symbol, day in others:
+            outcomes = [outcome for table in READ_ORDER for outcome in engine.run(table, [symbol], [day])]
+            assert [outcome for outcome in outcomes if not outcome.is_healthy] == []
+    return filled
+
+
+def engine_over(home: Home) -> Engine:
+    settings = load_settings(home.path.parent / "platform.yaml")
+    return Engine(settings.model_copy(update={"home": home.path, "lake_uri": (home.path / "lake").as_uri()}))
 
 
 def ns(rows: pl.DataFrame, column: str = "ts_event") -> list[int]:
@@ -443,9 +451,7 @@ def test_frames_that_were_lost_and_refilled_give_every_trade_once(real_data: Pat
 
 
 def test_second_run_finds_everything_up_to_date(home: Home) -> None:
-    settings = load_settings(home.path.parent / "platform.yaml")
-    settings = settings.model_copy(update={"home": home.path, "lake_uri": (home.path / "lake").as_uri()})
-    with Engine(settings) as engine:
+    with engine_over(home) as engine:
         for symbol, day in DAYS.items():
             for table in ("market/trades", "market/quotes", "market/book"):
                 (outcome,) = engine.run(table, [symbol], [day])

@@ -200,11 +200,6 @@ def test_browser_shows_the_asset_graph(up: Up, tmp_path: Path, page: str, shown:
     assert names == list(shown)
 
 
-def test_sigterm_ends_everything(qp_started: Any, market: Any, tmp_path: Path) -> None:
-    with running(qp_started, tmp_path / "home", market.config, signal.SIGTERM):
-        pass
-
-
 @pytest.mark.parametrize("name", ["QP_UI__PORT", "QP_UI__FILES_PORT"])
 def test_taken_port_is_a_sentence(qp_process: Any, market: Any, tmp_path: Path, name: str) -> None:
     free = dict(zip(("QP_UI__PORT", "QP_UI__FILES_PORT"), map(str, ports()), strict=True))
@@ -221,7 +216,7 @@ def test_taken_port_is_a_sentence(qp_process: Any, market: Any, tmp_path: Path, 
     assert "Traceback" not in said.text
 
 
-def test_replayed_market_is_captured_and_in_todays_partition(
+def test_replayed_market_is_captured_and_in_todays_partition_and_sigterm_ends_everything(
     filled: Path, market: Any, qp_started: Any, tmp_path: Path
 ) -> None:
     home = Path(shutil.copytree(filled, tmp_path / "home"))

@@ -59,7 +59,8 @@ def dbt_models() -> dg.AssetsDefinition:
                 # Nothing of this build stays, so nothing of it counts as materialised; what is red must show.
                 yield from (event for event in events if not isinstance(event, dg.Output))
                 raise dg.Failure(f"dbt failed, the warehouse stays as it was: {' '.join(invocation.errors)}")
-            events = [_measured(context, event, new) for event in events]
+            with duckdb.connect(new, read_only=True) as connection:
+                events = [_measured(context, event, connection) for event in events]
         yield from events
 
     return body
@@ -121,14 +122,13 @@ def _dagster_events(
         yield from message.to_default_asset_events(manifest, translator, context)
 
 
-def _measured(context: dg.AssetExecutionContext, event: Any, warehouse: Path) -> Any:
+def _measured(context: dg.AssetExecutionContext, event: Any, warehouse: duckdb.DuckDBPyConnection) -> Any:
     if not isinstance(event, dg.Output):
         return event
     schema, name = context.asset_key_for_output(event.output_name).path
-    with duckdb.connect(warehouse, read_only=True) as connection:
-        table = connection.table(f"{schema}.{name}")
-        metadata: dict[str, Any] = {"dagster/row_count": len(table)}
-        if "trading_date" in table.columns and len(table):
-            first, last = table.aggregate("min(trading_date), max(trading_date)").fetchall()[0]
-            metadata["time_range"] = f"{first} to {last}"
+    table = warehouse.table(f"{schema}.{name}")
+    metadata: dict[str, Any] = {"dagster/row_count": len(table)}
+    if "trading_date" in table.columns and len(table):
+        first, last = table.aggregate("min(trading_date), max(trading_date)").fetchall()[0]
+        metadata["time_range"] = f"{first} to {last}"
     return event.with_metadata({**event.metadata, **metadata})
