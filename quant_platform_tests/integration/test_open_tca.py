@@ -306,14 +306,14 @@ def test_events_of_an_open_date_do_not_keep_its_costs_waiting(
     engine = location.platform.engine
     Desk(engine, Path()).sees(until(lines, 600))
     drop({**told(1, 100, 160), "trade_settled": [f"s1,{at(170)},{SYMBOL},f1a,settled,{DAY},1,-1001"]})
-    done = location.tick()
+    done = location.tick("desk_files")
     of_events, of_costs = done.run_requests
     assert (of_costs.job_name, of_costs.tags[SYMBOLS_TAG]) == ("execution_so_far", SYMBOL)
     assert (of_events.job_name, of_events.asset_selection) == (
         "daily_execution",
         [dg.AssetKey(["events", "in", "trade_settled"])],
     )
-    assert location.execute(of_costs).is_success
+    assert location.execute("execution_so_far", of_costs).is_success
     assert of(engine, "o1")["status"] == "ok"
     assert {o.unit.table for o in engine.ledger.outcomes(start=DAY, end=DAY)} == {TRADES, QUOTES, *open_tca.TABLES}
 
