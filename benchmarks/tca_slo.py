@@ -91,8 +91,8 @@ def measure(folder: Path, *, rounds: int, is_quick: bool) -> Result:
             f"All processes of `qp up` together had {peaks['all']:,.0f} MB at most, pages that they share counted once",
             f"Before: {seeded_s:.0f} s to write the ticks, {taken_s:.0f} s to take and cost what was told earlier",
             (
-                "2 of these seconds are for a file to settle, up to 5 until the daemon looks at the sensor, up to 5 "
-                "until it looks at its queue, and some 4 for a run's process to start"
+                "2 of these seconds are for a file to settle, up to 5 until the daemon looks at the sensor, up to 1 "
+                "until it looks at its queue, and some 4 for a run's process to get ready where runs follow at once"
             ),
         ],
     )
@@ -402,9 +402,7 @@ def _memory(root: int) -> dict[str, float]:
             rollup = (Path("/proc") / str(pid) / "smaps_rollup").read_text(encoding="utf-8").splitlines()
             kib = {line.split(":")[0]: int(line.split()[1]) for line in rollup[1:]}
             found["all"] += kib["Pss"] * 1_024 / 1e6
-            if is_run:
-                found["run"] = max(found["run"], kib["Rss"] * 1_024 / 1e6)
-            # The server of the code location starts each run as a child.
-            is_server = b"grpc" in (Path("/proc") / str(pid) / "cmdline").read_bytes()
-            waiting += [(child, is_run or is_server) for child in children.get(pid, [])]
+            is_one = b"run_launcher" in (Path("/proc") / str(pid) / "cmdline").read_bytes()
+            found["run"] = max(found["run"], kib["Rss"] * 1_024 / 1e6 if is_run or is_one else 0.0)
+            waiting += [(child, is_run or is_one) for child in children.get(pid, [])]
     return found

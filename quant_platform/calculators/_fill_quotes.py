@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from quant_platform.calculators._cores import on_all_cores
 from quant_platform.calculators._figures import bps, is_positive, is_side, known_side, taken
 from quant_platform.calculators._price_tape import NEVER, PriceTape
 from quant_platform.calculators._tape import framed, integers
@@ -102,8 +103,8 @@ def with_later_mids(rows: pl.DataFrame, tape: PriceTape, own: pl.DataFrame) -> p
     """
     ts, end, is_fill = integers(rows, "ts_event"), own.get_column("ts_end"), rows.get_column("is_fill")
     moments = ts + np.array(list(MARKOUT_HORIZONS_NS.values()))[:, None]
-    place = np.tile(tape.timeline.place(rows.get_column("symbol")), len(moments))
-    last = tape.last(place, moments.ravel()).reshape(moments.shape)
+    place = tape.timeline.place(rows.get_column("symbol"))
+    last = np.array(on_all_cores(lambda instants: tape.last(place, instants), list(moments)))
     reach = pl.select(pl.when(is_fill).then(end).to_physical().fill_null(NEVER)).to_series().to_numpy()
     later = tape.at(np.where(moments <= reach, last, -1))
     known = np.where(later.known > NEVER, np.maximum(later.known, moments), NEVER).max(axis=0)

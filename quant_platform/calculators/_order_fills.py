@@ -11,6 +11,7 @@ from quant_platform.contracts.execution import Fill, Order
 
 FLAGS = ("has_fill_before_order", "has_fill_after_done", "has_correction")
 
+_TOLD = ("symbol", "side", "ts_event", "ts_recv", "revision", "price", "quantity", "fee", "fee_currency", "fee_rate")
 _SUMS = pl.Schema(
     {
         "place": pl.Int64(),
@@ -79,13 +80,19 @@ def parents_with_fills(orders: pl.DataFrame, fills: pl.DataFrame) -> pl.DataFram
         `has_bad_fill`, and `FLAGS`.
     """
     known = families(orders)
-    named = known.select("order_id", "root", order_ts="ts_event", order_done="ts_done", order_recv="ts_recv")
-    heads = known.filter(pl.col("root") == pl.col("order_id"))
-    heads = heads.with_columns(place=pl.int_range(pl.len()))
-    of_heads = heads.select("place", root="order_id", head_symbol="symbol", head_side="side")
+    is_head = known.get_column("root") == known.get_column("order_id")
+    heads = known.filter(is_head).with_columns(place=pl.int_range(pl.len()))
     told = current(fills.select(polars_schema(Fill).names()), "fill_id")
-    joined = told.join(named, on="order_id").join(of_heads, on="root")
-    sums = _sums(joined.sort("place", "ts_event", "fill_id"))
+    rows = known.select("order_id", row=pl.int_range(pl.len()))
+    own = told.select("order_id").join(rows, on="order_id", how="left", maintain_order="left").get_column("row")
+    head = known.select(order_id="root").join(rows, on="order_id", how="left", maintain_order="left").get_column("row")
+    own, told = own.drop_nulls(), told.filter(own.is_not_null())
+    place = (is_head.cum_sum() - 1).gather(head.gather(own))
+    order = told.select(pl.arg_sort_by(place, "ts_event", "fill_id")).to_series()
+    own, place = own.gather(order), place.gather(order)
+    of_orders = known.select(order_ts="ts_event", order_done="ts_done", order_recv="ts_recv")[own]
+    of_heads = heads.select("place", head_symbol="symbol", head_side="side")[place]
+    sums = _sums(pl.concat([told.select(_TOLD)[order], of_orders, of_heads], how="horizontal"))
     return heads.join(sums, on="place", how="left", maintain_order="left").with_columns(
         pl.when(pl.col("fill_count").is_null()).then(0.0).otherwise("filled_quantity").alias("filled_quantity"),
         pl.when(pl.col("fill_count").is_null()).then(0.0).otherwise("fees").alias("fees"),

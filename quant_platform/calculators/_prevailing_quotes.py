@@ -94,7 +94,7 @@ def with_quotes(
 
 def _usable(quotes: pl.DataFrame) -> pl.DataFrame:
     prices, sizes = pl.col("bid_price", "ask_price"), pl.col("bid_size", "ask_size")
-    has_keys = not any(quotes.get_column(name).null_count() for name in _KEY)
+    has_keys = not any(quotes.null_count().row(0, named=True)[name] for name in _KEY)
     if has_keys and all(is_positive(quotes.get_column(name)) for name in PREVAILING):
         return quotes
     kept = quotes.filter(

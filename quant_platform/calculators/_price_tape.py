@@ -177,8 +177,8 @@ def mids(quotes: Ordered) -> PriceTape:
     has_mid = quotes.rows.select((pl.col("bid_price") <= pl.col("ask_price")).fill_null(value=False)).to_series()
     if not has_mid.all():
         quotes = in_order(quotes.rows.filter(has_mid), "sequence", _UNSEEN)
-    bid, ask = (quotes.rows.get_column(name).to_numpy() for name in ("bid_price", "ask_price"))
-    return PriceTape.of(quotes, (bid + ask) / 2, np.zeros(0))
+    mid = (quotes.rows.get_column("bid_price") + quotes.rows.get_column("ask_price")) / 2
+    return PriceTape.of(quotes, mid.to_numpy(), np.zeros(0))
 
 
 def _received(ordered: Ordered) -> Ordered:

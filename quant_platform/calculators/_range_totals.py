@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quant_platform.calculators._cores import on_all_cores
 from quant_platform.calculators._tape import Array, blocks
 
 _LONGEST = 4_096  # of a segment, which numpy sums in pairs as well
@@ -44,8 +45,10 @@ def range_totals(arrays: Sequence[Totalled], start: Array, stop: Array) -> list[
     trees = [_with_blanks(tree(each.combine.reduceat(each.values, cuts), each.combine), each.blank) for each in arrays]
     totals = [np.full(len(start), each.blank, each.values.dtype) for each in arrays]
     low, high = np.searchsorted(cuts, start), np.searchsorted(cuts, stop)
-    for block in blocks(len(start)):
-        _add_nodes(arrays, trees, low[block], high[block], [total[block] for total in totals])
+    on_all_cores(
+        lambda block: _add_nodes(arrays, trees, low[block], high[block], [total[block] for total in totals]),
+        list(blocks(len(start))),
+    )
     return totals
 
 
@@ -72,7 +75,7 @@ def first_beyond(levels: Sequence[Array], start: Array, amount: Array) -> tuple[
         start: Where each sum begins.
         amount: What each is to exceed.
     """
-    found = [_first_beyond(levels, start[block], amount[block]) for block in blocks(len(start))]
+    found = on_all_cores(lambda block: _first_beyond(levels, start[block], amount[block]), list(blocks(len(start))))
     rows, left = zip(*found, strict=True) if found else ([start], [amount])
     return np.concatenate(rows), np.concatenate(left)
 
@@ -101,13 +104,15 @@ def _first_beyond(levels: Sequence[Array], start: Array, amount: Array) -> tuple
     depth = np.full(len(start), -1)
     top = len(levels) - 1
     for number, nodes in enumerate(levels):  # up, past whole nodes that do not exceed it
+        if (depth >= 0).all():
+            break
         is_at = (depth < 0) & (place < len(nodes)) & ((place & 1 == 1) | (number == top))
         node = nodes[np.where(is_at, place, 0)]
         is_passed = is_at & (node <= left)
         left = np.where(is_passed, left - node, left)
         depth[is_at & ~is_passed] = number
         place = np.where(depth < 0, (place + (place & 1)) >> 1, place)
-    for number in range(top, 0, -1):  # down, within the node that does
+    for number in range(depth.max(initial=0), 0, -1):  # down, within the node that does
         is_within = depth >= number
         node = levels[number - 1][np.where(is_within, 2 * place, 0)]
         is_passed = is_within & (node <= left)

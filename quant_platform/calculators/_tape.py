@@ -84,8 +84,9 @@ class BySymbol:
 
 def usable_trades(trades: pl.DataFrame) -> pl.DataFrame:
     """Return the trades whose price and size are finite and > 0, and that have a symbol, time, id and aggressor."""
+    nulls = trades.null_count().row(0, named=True)
     is_usable = [
-        *(pl.col(name).is_not_null() for name in _REQUIRED if trades.get_column(name).null_count()),
+        *(pl.col(name).is_not_null() for name in _REQUIRED if nulls[name]),
         *(
             pl.col(name).is_finite() & (pl.col(name) > 0)
             for name in _POSITIVE
@@ -120,6 +121,9 @@ def in_order(rows: pl.DataFrame, tie: str, seen: BySymbol) -> Ordered:
 
 def symbol_starts(rows: pl.DataFrame) -> tuple[Array, list[str]]:
     """Return the place of each symbol's first row, and the symbol; rows stand together by symbol."""
+    is_one = (pl.col("symbol") == pl.col("symbol").first()).all()
+    if rows.height and rows.select(is_one).item():  # a name that is not laid out for every row stays so
+        return np.zeros(1, np.int64), rows.select(pl.col("symbol").first()).to_series().to_list()
     names, counts = symbol_runs(rows.get_column("symbol"))
     return np.cumsum(counts) - counts, names.to_list()
 
@@ -145,8 +149,7 @@ def is_positive(column: pl.Series) -> bool:
     """Say whether a column has rows, and all are finite and > 0."""
     if column.null_count() or column.is_empty():
         return False
-    values = column.to_numpy()
-    return bool(values.min() > 0 and values.max() < np.inf)  # numpy's min and max of a NaN are NaN
+    return bool(((column > 0) & (column < np.inf)).all())  # a NaN counts as more than any number
 
 
 def framed(columns: Mapping[str, Array | pl.Series]) -> pl.DataFrame:

@@ -52,6 +52,9 @@ class Timeline:
 
     def place(self, symbols: pl.Series) -> Array:
         """Return the place of each symbol; one that has no row here is placed after all others."""
+        if len(self.places) == 1:
+            is_other: Array = (symbols.cast(pl.String) != next(iter(self.places))).to_numpy()
+            return is_other.astype(np.int64)
         known = pl.DataFrame(
             {"symbol": list(self.places), "place": range(len(self.places))},
             schema={"symbol": pl.String, "place": pl.Int64},

@@ -83,6 +83,7 @@ def tca_orders(
         ValueError: A trade or quote has no ts_recv, or the symbols and times are more than 63 bits can order.
     """
     tapes, hours = market(trades, quotes), ordered_sessions(sessions)
+    del trades, quotes  # most of what a symbol-day needs: the tapes hold what is asked for
     rows = _with_decisions(parents_with_fills(orders, fills), decisions)
     rows = _with_prices(rows.with_columns(status=_order_status()), tapes, hours)
     return rows.with_columns(_costs()).with_columns(_parts()).with_columns(_reasons()).select(_order_columns())

@@ -99,15 +99,21 @@ def desk_files(job: UnresolvedAssetJobDefinition, open_job: UnresolvedAssetJobDe
         for day, names in open_tca.behind(settings, ledger).items():
             still_open[day] = still_open.get(day, set()) | set(names)
         closed = {day: names - still_open[day] for day, names in named.items()}
-        # What a date without news of a symbol lacks is its events alone.
+        # A date of which no closed symbol has news lacks its events alone.
         events = {
-            day: [dg.AssetKey(desk.table(kind).split("/")) for kind, days in found.symbols.items() if day in days]
-            for day, names in named.items()
+            day: [
+                dg.AssetKey(desk.table(kind).split("/"))
+                for kind, days in found.symbols.items()
+                if desk.is_cross_symbol(kind) and day in days
+            ]
+            for day, names in closed.items()
             if not names
         }
         answers = [
             *_requests(context, platform, job.name, _tagged(closed)),
-            *_requests(context, platform, job.name, {day: ([], _NO_TAGS) for day in events}, only=events),
+            *_requests(
+                context, platform, job.name, {day: ([], _NO_TAGS) for day, keys in events.items() if keys}, only=events
+            ),
             *_requests(context, platform, open_job.name, _tagged(still_open), mark=DESK_DATE_TAG),
         ]
         # Dagster takes runs or a reason for none.

@@ -126,7 +126,8 @@ def so_far(work: Work, state: Any, after: int) -> pl.DataFrame:
     number, content = growing(work.settings.landing, feed, symbol)
     repair(work.settings.landing, feed, symbol, binance.describe)
     closed = _lines(segments(work, after))
-    return _folded(work, state, chain(closed, [frames.lines_in(content, number * _LINES_PER_SEGMENT)]))[1].rows
+    lines = chain(closed, [frames.lines_in(content, number * _LINES_PER_SEGMENT)])
+    return _folded(work, state, lines, has_gaps=False)[1].rows
 
 
 def fills(facts: Mapping[str, str]) -> pl.DataFrame:
@@ -148,7 +149,9 @@ def _lines(closed: Iterable[Segment]) -> Iterator[pl.DataFrame]:
         yield from frames.lines_of(segment.path, first_place=segment.number * _LINES_PER_SEGMENT)
 
 
-def _folded(work: Work, state: _State, chunks: Iterable[pl.DataFrame]) -> tuple[_State, Built]:
+def _folded(
+    work: Work, state: _State, chunks: Iterable[pl.DataFrame], *, has_gaps: bool = True
+) -> tuple[_State, Built]:
     table, symbol, date = work.unit
     wanted = Wanted(
         table=table,
@@ -164,7 +167,7 @@ def _folded(work: Work, state: _State, chunks: Iterable[pl.DataFrame]) -> tuple[
         parser, found = frames.step(parser, lines, wanted)
         rows.append(_of_the_date(work, found.rows))
         broken.append(_named(work, found.broken))
-        if table == Trade.table:
+        if table == Trade.table and has_gaps:
             gap_parser, gaps = frames.step(gap_parser, lines, gaps_wanted)
             is_filled = pl.col("status") == GapStatus.FILLED.value
             known = pl.concat([known, _of_the_date(work, gaps.rows.filter(is_filled), "ts_end")])

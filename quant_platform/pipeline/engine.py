@@ -37,6 +37,7 @@ from quant_platform.storage.lake import ALL_SYMBOLS, Lake
 # Measured: decoded columns and their working copies take about this many bytes for each byte on disk.
 _MEMORY_PER_LAKE_BYTE = 40
 _MEMORY_OF_A_FETCH = 400_000_000
+_FEW = 24  # small units: one thread has done them before workers have started
 _WORKER_DIED = "Its worker process died twice, the second time with no other at work, perhaps for want of memory."
 
 OnOutcome = Callable[[Outcome], None]
@@ -237,6 +238,7 @@ class Engine:
         """
         budget = self.settings.pipeline.memory_budget_mb * 1e6
         width = self.settings.pipeline.workers or 1
+        is_few = len(due) <= _FEW
         running: dict[Future[Outcome], tuple[Work, float]] = {}
         suspects: deque[Work] = deque()
         accused: set[Unit] = set()
@@ -248,7 +250,7 @@ class Engine:
                 if running and sum(m for _, m in running.values()) + need > budget:
                     break
                 work = queue.popleft()
-                running[self._submit(work, how)] = (work, need)
+                running[self._submit(work, how, is_few=is_few)] = (work, need)
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 work, _ = running.pop(future)
@@ -260,8 +262,8 @@ class Engine:
                     accused.add(work.unit)
                     suspects.append(work)
 
-    def _submit(self, work: Work, how: "How") -> Future[Outcome]:
-        if open_date.is_small(work, how.closed_before):
+    def _submit(self, work: Work, how: "How", *, is_few: bool) -> Future[Outcome]:
+        if is_few and open_date.is_small(work, how.closed_before):
             return self._thread.submit(build_unit, work.unit, self.settings, how)
         return self.workers.submit(build_unit, work.unit, self.settings, how)
 

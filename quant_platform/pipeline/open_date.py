@@ -159,14 +159,14 @@ def rows_so_far(work: Work, start: datetime | None = None) -> pl.DataFrame:
     return pl.concat([parts, landed]).sort(table.sorted_by)
 
 
-def first_rows(work: Work, is_wanted: pl.Expr, count: int) -> pl.DataFrame:
-    """Return the first rows of a raw table that are wanted: of its file, or of an open date's parts."""
+def first_row(work: Work, is_wanted: pl.Expr) -> pl.DataFrame:
+    """Return the first row of a raw table that is wanted, if any: of its file, or of an open date's parts."""
     if work.lake.path(*work.unit).is_file():
-        rows = work.today(work.unit.table)
-    else:
-        memory = recalled(work, work.unit)
-        rows = work.lake.scan_parts(*work.unit, memory.parts if memory else ())
-    return rows.filter(is_wanted).head(count).collect()
+        return work.today(work.unit.table).filter(is_wanted).head(1).collect()
+    memory = recalled(work, work.unit)
+    pieces = [work.lake.scan_parts(*work.unit, [part]) for part in memory.parts] if memory else []
+    found = (piece.filter(is_wanted).head(1).collect() for piece in pieces)
+    return next((row for row in found if row.height), work.lake.scan_parts(*work.unit, ()).collect())
 
 
 def _told_so_far(work: Work, *, is_forced: bool) -> Outcome:

@@ -31,13 +31,13 @@ from quant_platform.pipeline.tca_inputs import (
     ticks,
 )
 from quant_platform.pipeline.units import Built, Outcome, Unit, UnitStatus, Work
-from quant_platform.settings import DESK_CONTRACTS, Settings
+from quant_platform.settings import Settings
 from quant_platform.storage.lake import metadata_json
 
 TOLD = "told"
 """The fact of an open date's costs that says which files of the desk they stand for."""
 
-_OF_THE_DESK = tuple(contract.table for contract in DESK_CONTRACTS.values())
+_OF_THE_DESK = (DECISIONS, ORDERS, FILLS)
 _COSTS = (TcaFill.table, TcaOrder.table)
 TABLES = (*_OF_THE_DESK, *_COSTS)
 """What a file of the desk brings up to date on an open date, in this order."""
@@ -174,7 +174,7 @@ def _ticks(work: Work, moments: pl.Series, *, has_trades: bool = False) -> tuple
         start, quotes = None, _so_far(work, QUOTES, TOUCH, None).select(TOUCH)
     marks = [last_mid(work)]
     if start:
-        marks.append(open_date.first_rows(_of(work, QUOTES), has_mid(), 1).lazy())
+        marks.append(open_date.first_row(_of(work, QUOTES), has_mid()).lazy())
     rows = pl.concat([mark.select(TOUCH) for mark in marks] + [quotes.lazy()])
     trades = _so_far(work, TRADES, PRINT, start) if has_trades else pl.DataFrame()
     return ticks(rows, TOUCH, work.unit.symbol), trades

@@ -12,7 +12,8 @@ from quant_platform.pipeline.units import Work
 DECISIONS, ORDERS, FILLS = "execution/decisions", "execution/orders", "execution/fills"
 TRADES, QUOTES = "market/trades", "market/quotes"
 PRINT = ("ts_event", "ts_recv", "trade_id", "price", "size", "aggressor")
-TOUCH = ("ts_event", "ts_recv", "sequence", "bid_price", "bid_size", "ask_price", "ask_size")
+PREVAILING = ("bid_price", "bid_size", "ask_price", "ask_size")
+TOUCH = ("ts_event", "ts_recv", "sequence", *PREVAILING)
 
 
 def sessions(work: Work, *others: Date, is_over: bool = True) -> pl.DataFrame:
@@ -27,10 +28,14 @@ def sessions(work: Work, *others: Date, is_over: bool = True) -> pl.DataFrame:
 
 
 def ticks(rows: pl.LazyFrame, columns: Sequence[str], symbol: str) -> pl.DataFrame:
-    """Return these columns of a symbol's ticks, each in one piece; its name is not read from every row."""
+    """Return these columns of a symbol's ticks; its name is not read from every row.
+
+    Each is in one piece, but for sides of quotes: few rows of them are looked at, and what all are for is computed
+    piece by piece.
+    """
     read = rows.select(columns).collect()
     # Column by column: two copies of all of them would be most of what a unit needs.
-    whole = [read.drop_in_place(name).rechunk() for name in columns]
+    whole = [read.drop_in_place(name) if name in PREVAILING else read.drop_in_place(name).rechunk() for name in columns]
     return pl.DataFrame(whole).with_columns(symbol=pl.lit(symbol)).set_sorted("symbol")
 
 

@@ -49,7 +49,9 @@ def options(contract: type[Contract], rows: pa.Table, *, is_passing: bool) -> di
     level = _HARD_LEVEL if is_kept and rows.num_rows <= _HARD_ROWS else _FAST_LEVEL
     deltas = [name for name, dtype in dtypes.items() if dtype in {pl.Int64, INSTANT}]
     reals = [name for name, dtype in dtypes.items() if dtype == pl.Float64]
-    plain = [name for name in reals if _is_smaller_plain(rows[name], min(level, _TRIAL_LEVEL))]
+    # A derived part is written again in moments: to try encodings would take longer than to write it.
+    is_tried = "ts_recv" in dtypes or not is_passing
+    plain = [n for n in reals if not is_tried or _is_smaller_plain(rows[n], min(level, _TRIAL_LEVEL))]
     return {
         "compression": "zstd",
         "compression_level": level,

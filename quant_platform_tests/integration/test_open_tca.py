@@ -35,6 +35,7 @@ HEADS = {
     "decisions": "decision_id,ts_event,ts_recv,strategy,symbol,side,quantity,price",
     "orders": "order_id,ts_event,ts_recv,symbol,side,quantity,ts_done,status,decision_id,revision,parent_order_id",
     "fills": "fill_id,order_id,ts_event,ts_recv,symbol,side,price,quantity,fee,revision",
+    "trade_settled": "event_id,ts_event,symbol,fill_id,settlement_status,settlement_date,quantity,cash_amount",
 }
 
 
@@ -232,7 +233,7 @@ def test_the_close_leaves_one_file_with_every_figure(desk: Desk, lines: list[byt
     assert sorted(p.name for p in folder.iterdir()) == [f"{SYMBOL}.0-0.parquet", f"_{SYMBOL}.state"]
     desk.step(closed_before=CLOSED)
     done = desk.run(closed_before=CLOSED)
-    assert {status for table, status in done.items() if not table.startswith("events/")} == {UnitStatus.OK}
+    assert set(done.values()) == {UnitStatus.OK}
     for table, known in so_far.items():
         found = rows(desk.engine, table)
         folder = desk.engine.lake.path(table, SYMBOL, DAY).parent
@@ -297,6 +298,24 @@ def test_dropped_fills_of_an_open_date_have_a_run_of_their_own(
     assert of(engine, "o1")["arrival_cost_bps"] is not None
     assert location.tick("desk_files", done.cursor).run_requests == []
     assert location.tick("desk_files").run_requests == []
+
+
+def test_events_of_an_open_date_do_not_keep_its_costs_waiting(
+    location: Location, drop: Callable[[dict[str, list[str]]], None], lines: list[bytes]
+) -> None:
+    engine = location.platform.engine
+    Desk(engine, Path()).sees(until(lines, 600))
+    drop({**told(1, 100, 160), "trade_settled": [f"s1,{at(170)},{SYMBOL},f1a,settled,{DAY},1,-1001"]})
+    done = location.tick("desk_files")
+    of_events, of_costs = done.run_requests
+    assert (of_costs.job_name, of_costs.tags[SYMBOLS_TAG]) == ("execution_so_far", SYMBOL)
+    assert (of_events.job_name, of_events.asset_selection) == (
+        "daily_execution",
+        [dg.AssetKey(["events", "in", "trade_settled"])],
+    )
+    assert location.execute("execution_so_far", of_costs).is_success
+    assert of(engine, "o1")["status"] == "ok"
+    assert {o.unit.table for o in engine.ledger.outcomes(start=DAY, end=DAY)} == {TRADES, QUOTES, *open_tca.TABLES}
 
 
 def test_costs_that_a_killed_run_left_behind_are_asked_for_again(
