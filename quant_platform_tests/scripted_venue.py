@@ -6,10 +6,12 @@ Trades are told by hand: ids from 1, three of them an aggregate, as much time ap
 import asyncio
 import itertools
 import json
+import os
+import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +24,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from quant_platform.settings import BinanceFeed, Feeds, Instrument, Settings
+from quant_platform.settings import BinanceFeed, Feeds, Instrument, Settings, load_settings
+from quant_platform_tests.outside import NOBODY_ASKED
 
 START_MS = 1_723_161_255_000
 AGGREGATED = 3
@@ -191,6 +194,38 @@ def settings_for(home: Path, feed: BinanceFeed, *symbols: str, tape: str = "trad
         instruments=instruments,
         capture={"flush_s": 0.02, "silence_s": 20.0} | capture,
     )
+
+
+@asynccontextmanager
+async def qp_collect(root: Path, venue: Venue, *symbols: str) -> AsyncIterator[Settings]:
+    """Run `qp collect` as a process over `root / "home"`; its log is `root / "log"`, and SIGTERM ends it well.
+
+    Segments close every half second. Its settings are yielded.
+    """
+    row = "feed: binance_usdm, tick_size: 0.1, lot_size: 0.001"
+    address = f"127.0.0.1:{venue.port}"
+    (root / "platform.yaml").write_text(
+        f"feeds: {{binance_usdm: {{ws_url: 'ws://{address}', rest_url: 'http://{address}'}}}}\n"
+        "capture: {flush_s: 0.02, segment_s: 0.5}\n"
+        "pipeline: {workers: 0}\n"
+        "instruments:\n" + "".join(f"  - {{symbol: {s}, venue_symbol: {s}, {row}}}\n" for s in symbols)
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("QP_", "DAGSTER_"))}
+    environment |= {**NOBODY_ASKED, "QP_HOME": str(root / "home"), "QP_CONFIG": str(root / "platform.yaml")}
+    qp = str(Path(sys.executable).with_name("qp"))
+    with (root / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(qp, "collect", env=environment, stdout=log, stderr=log)
+    try:
+        home = root / "home"
+        yield load_settings(root / "platform.yaml").model_copy(
+            update={"home": home, "lake_uri": (home / "lake").as_uri()}
+        )
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0, (root / "log").read_text()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 class Line(NamedTuple):

@@ -52,6 +52,19 @@ class Message(msgspec.Struct, gc=False):
     transaction_time: Count | None = msgspec.field(name="T", default=None)
 
 
+_NEEDED: dict[str | None, tuple[str, ...]] = {
+    TRADE: ("t", "T"),
+    AGG_TRADE: ("f", "l", "T"),
+    BOOK_TICKER: ("u",),
+    DEPTH: ("U", "u"),
+}
+
+
+class _Named(msgspec.Struct):
+    stream: str
+    data: dict[str, msgspec.Raw]
+
+
 decode: Callable[[bytes], Message] = msgspec.json.Decoder(Message).decode
 """A line's JSON as a message; fields that it lacks are None. It raises one of `UNDECODABLE`."""
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -80,6 +93,19 @@ def describe(payload: bytes) -> Entry:
             return Entry(data.ts_end, data.first_id, data.last_id)
         case _:
             return Entry(ts_event, None, None)
+
+
+def oddity(payload: bytes) -> str:
+    """Return why a message cannot be placed: the field that has another type, or those that are not there."""
+    try:
+        decode(payload)
+        message = msgspec.json.decode(payload, type=_Named)
+    except UNDECODABLE as error:
+        return str(error)
+    missing = [name for name in _NEEDED.get(kind_of(message.stream), ()) if name not in message.data]
+    return (
+        f"Object missing `{'`, `'.join(missing)}` - at `$.data`" if missing else "Its ids or its time are not credible"
+    )
 
 
 def kind_of(stream: str | None) -> str | None:

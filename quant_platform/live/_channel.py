@@ -21,6 +21,7 @@ from quant_platform.feeds.binance import (
     gap_line,
     kind_of,
     ns,
+    oddity,
 )
 from quant_platform.feeds.binance_rest import Refill
 from quant_platform.live._holes import Hole, Noted
@@ -111,6 +112,7 @@ class Channel:
                 "message_not_understood",
                 symbol=self.instrument.symbol,
                 so_far=self.undecodable,
+                reason=oddity(payload),
                 payload=repr(payload[:200]),
             )
         self._put(ts_recv, payload, NOTHING)

@@ -100,8 +100,8 @@ def _build(work: Work, *, is_forced: bool) -> Outcome:
         facts[THROUGH_SEGMENT] = through
     if work.source:
         facts |= {"source": work.source.name, "source_fingerprint": work.source.fingerprint}
-    checks = {"contract": contract_check(built.rows.height, quarantined, work.settings)}
     quarantine.put(work.settings.quarantine, *unit, built.quarantined)
+    checks = {"contract": contract_check(work, built.rows.height, quarantined)}
     info = lake.write(
         *unit,
         built.rows,

@@ -124,7 +124,7 @@ def append(work: Work, *, is_forced: bool = False) -> Outcome:
         rows=memory.rows,
         bytes=memory.bytes,
         quarantined=memory.quarantined,
-        checks={"contract": contract_check(memory.rows, memory.quarantined, work.settings)},
+        checks={"contract": contract_check(work, memory.rows, memory.quarantined)},
         facts={**memory.facts, capture.THROUGH_SEGMENT: str(memory.segment)},
         is_skipped=is_skipped,
     )
@@ -188,7 +188,7 @@ def _told_so_far(work: Work, *, is_forced: bool) -> Outcome:
         UnitStatus.OPEN,
         rows=info.rows,
         bytes=info.bytes,
-        checks={"contract": contract_check(info.rows, 0, work.settings)},
+        checks={"contract": contract_check(work, info.rows, 0)},
         facts=built.facts,
     )
 

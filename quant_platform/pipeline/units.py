@@ -22,6 +22,7 @@ import polars as pl
 from quant_platform.contracts._schema import contract_of, fingerprint
 from quant_platform.pipeline.sessions import ALWAYS_OPEN, Session, earlier_sessions, session
 from quant_platform.settings import Instrument, Settings
+from quant_platform.storage import quarantine
 from quant_platform.storage.lake import ALL_SYMBOLS, Footer, Lake, UnreadableFileError
 
 # Code that shapes a table's values; contracts count through the schema hash, storage through the file itself.
@@ -294,12 +295,14 @@ class Outcome:
         return self.status.is_usable and not self.is_red
 
 
-def contract_check(rows: int, quarantined: int, settings: Settings) -> CheckResult:
-    """Return the judgement on the rows that broke a rule, beside those that did not."""
+def contract_check(work: Work, rows: int, quarantined: int) -> CheckResult:
+    """Return the judgement on the rows that broke a rule, which are in quarantine by now, beside those that did not."""
     total = rows + quarantined
     share = quarantined / total if total else 0.0
-    limit = settings.quality.max_quarantined_share
+    limit = work.settings.quality.max_quarantined_share
     detail = f"{quarantined} of {total} rows broke a rule ({share:.2%}; the limit is {limit:.2%})."
+    if share > limit:
+        detail += f" Most often {quarantine.commonest(work.settings.quarantine, *work.unit)}."
     return CheckResult(share <= limit, is_blocking=True, detail=detail)
 
 

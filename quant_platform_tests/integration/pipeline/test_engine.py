@@ -332,7 +332,10 @@ def test_red_check_blocks_its_date_and_shortens_the_history_of_the_next(filled: 
     outcomes = {o.unit: o for o in run(one)}
     red = outcomes[Unit(TRADES, "AAA", MIDDLE)]
     assert (red.status, red.is_red, red.quarantined, red.rows) == (UnitStatus.OK, True, 12, 28)  # n % 7 of 0 and 1
-    assert red.checks["contract"].detail == "12 of 40 rows broke a rule (30.00%; the limit is 1.00%)."
+    assert red.checks["contract"].detail == (
+        "12 of 40 rows broke a rule (30.00%; the limit is 1.00%). Most often price|min_exclusive: 6 rows, the first "
+        "in line 2 of AAA-trades-2024-08-08.zip."
+    )
     refused = {u.table for u, o in outcomes.items() if o.status is UnitStatus.BLOCKED}
     assert refused == set(TABLES) - {TRADES}
     assert {(u.symbol, u.date) for u, o in outcomes.items() if o.status is UnitStatus.BLOCKED} == {("AAA", MIDDLE)}

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quant_platform.feeds import binance
-from quant_platform.feeds.binance import NOTHING, describe
+from quant_platform.feeds.binance import NOTHING, describe, oddity
 from quant_platform.settings import Instrument, SettingsError, Sources
 from quant_platform.storage.landing import Entry
 
@@ -70,6 +70,22 @@ def instrument(feed: str = "binance_usdm", **more: object) -> Instrument:
 )
 def test_describe(payload: bytes, entry: Entry) -> None:
     assert describe(payload) == entry
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (b'{"stream":"btcusdt@trade","data":{"T":4,"id":1}}', "Object missing `t` - at `$.data`"),
+        (b'{"stream":"btcusdt@aggTrade","data":{"l":4}}', "Object missing `f`, `T` - at `$.data`"),
+        (b'{"stream":"btcusdt@depth@100ms","data":{"u":4}}', "Object missing `U` - at `$.data`"),
+        (b'{"stream":"btcusdt@trade","data":{"T":4,"t":"1"}}', "Expected `int | null`, got `str` - at `$.data.t`"),
+        (b'{"stream":"btcusdt@trade"}', "Object missing required field `data`"),
+        (b'{"stream":"btcusdt@aggTrade","data":{"f":9,"l":4,"T":4}}', "Its ids or its time are not credible"),
+        (b"[]", "Expected `object`, got `array`"),
+    ],
+)
+def test_oddity_names_the_field(payload: bytes, told: str) -> None:
+    assert oddity(payload) == told
 
 
 @given(st.binary())

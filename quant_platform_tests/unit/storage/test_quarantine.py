@@ -59,3 +59,11 @@ def test_counts_of_nothing_has_its_columns(tmp_path: Path) -> None:
     counts = quarantine.counts(tmp_path / "none", DAY, DAY)
     assert counts.columns == ["date", "table", "symbol", "rule", "rows"]
     assert counts.is_empty()
+
+
+def test_commonest_is_the_rule_of_most_rows_and_its_first_line_over_all_parts(tmp_path: Path) -> None:
+    quarantine.put(tmp_path, "market/trades", "A", DAY, rows("size|min", "price|min"), part=10)
+    quarantine.put(tmp_path, "market/trades", "A", DAY, rows("price|nan", "price|nan", "size|min", "size|min"), part=2)
+    quarantine.put(tmp_path, "market/trades", "A.B", DAY, rows("x", "x", "x", "x", "x"), part=2)
+    told = quarantine.commonest(tmp_path, "market/trades", "A", DAY)
+    assert told == "size|min: 3 rows, the first in line 2 of a.zip"
