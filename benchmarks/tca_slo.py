@@ -207,7 +207,7 @@ def _grow(settings: Any, symbol: str, path: _Path) -> Any:
             stream, own = "bookTicker", f'"u":{number},"b":"{price}","B":"1","a":"{ask}","A":"1"'
         body = f'"e":"{stream}","E":{ms},"T":{ms},"s":"{symbol}",{own}'
         payload = f'{{"stream":"{name}@{stream}","data":{{{body}}}}}'.encode()
-        writer.append(ns + 20_000_000, payload, describe(payload))
+        writer.append([ns + 20_000_000, payload, *describe(payload)])
     writer.flush()
     return writer
 

@@ -53,6 +53,6 @@ def land(settings: Settings, symbol: str, *segments: Sequence[bytes]) -> None:
     for lines in segments:
         for line in lines:
             received, _, payload = line.partition(b" ")
-            writer.append(int(received), payload, describe(payload))
+            writer.append([int(received), payload, *describe(payload)])
         writer.roll()
     writer.close()

@@ -70,7 +70,7 @@ def land(settings: Settings, *parts: list[bytes], symbol: str = "AAA", is_open: 
     for place, part in enumerate(parts, start=1):
         for line in part:
             received, _, message = line.partition(b" ")
-            writer.append(int(received), message, describe(message))
+            writer.append([int(received), message, *describe(message)])
         if is_open and place == len(parts):
             writer.flush()
         else:

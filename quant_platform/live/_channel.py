@@ -26,15 +26,13 @@ from quant_platform.feeds.binance import (
 from quant_platform.feeds.binance_rest import Refill
 from quant_platform.live._holes import Hole, Noted
 from quant_platform.settings import Instrument
-from quant_platform.storage.landing import Entry
-
-Line = tuple[int, bytes, Entry]
+from quant_platform.storage.landing import Lines
 
 
 class Batch(NamedTuple):
     """Lines in order of arrival, the bytes of their payloads, and the holes that are open behind them."""
 
-    lines: list[Line]
+    lines: Lines
     payload_bytes: int
     holes: frozenset[Noted]
 
@@ -86,7 +84,7 @@ class Channel:
         self._quote_id = -1
         self._depth_id: int | None = None
         self._depth_from, self._depth_date = 0, -1
-        self._lines: list[Line] = []
+        self._lines: Lines = []
         self._most_bytes, self._on_full = most_bytes, on_full
         self._new_bytes = self._taken_bytes = 0
         self.ts_event: int | None = None
@@ -115,7 +113,7 @@ class Channel:
                 reason=oddity(payload),
                 payload=repr(payload[:200]),
             )
-        self._put(ts_recv, payload, NOTHING)
+        self._put(ts_recv, payload, *NOTHING)
 
     def snapshot(self, payload: bytes) -> bool:
         """Take over an answer to a depth request; return whether the diffs since the last break follow it."""
@@ -127,14 +125,14 @@ class Channel:
             self.odd(time.time_ns(), payload)
             return False
         ts_event = ns(message.transaction_time or message.event_time)
-        self._put(time.time_ns(), payload, Entry(ts_event, None, None))
+        self._put(time.time_ns(), payload, ts_event, None, None)
         return message.last_update_id >= self._depth_from
 
     def refilled(self, trade: Refill, filled_by: str) -> None:
         """Take over a trade that REST gave, if any of its ids is missing."""
         if self._was_missing(trade.first_id, trade.last_id, filled_by):
             last_id = trade.first_id if trade.aggregate_id is not None else trade.last_id
-            self._put(time.time_ns(), trade.line, Entry(trade.ts_event, trade.first_id, last_id))
+            self._put(time.time_ns(), trade.line, trade.ts_event, trade.first_id, last_id)
 
     def tell(self, hole: Hole) -> None:
         """Write down what became of a hole, and be done with it."""
@@ -148,7 +146,7 @@ class Channel:
                 ts_end=noted.ts_end,
                 filled_by=fate.filled_by,
             )
-            self._put(time.time_ns(), line, Entry(noted.ts_end, fate.first_id, fate.last_id))
+            self._put(time.time_ns(), line, noted.ts_end, fate.first_id, fate.last_id)
             log = _LOG.info if fate.filled_by else _LOG.error
             log("gap_told", symbol=self.instrument.symbol, **fate._asdict())
 
@@ -183,7 +181,7 @@ class Channel:
         if first != expected and expected is not None:
             if last < expected:
                 if self._was_missing(first, last):
-                    self._arrived(ts_recv, payload, Entry(ts_event, first, last))
+                    self._arrived(ts_recv, payload, ts_event, first, last)
                 else:
                     self.duplicates += 1
                 return
@@ -193,7 +191,7 @@ class Channel:
             if first > expected:
                 self._open_hole(Noted(expected, first - 1, min(self._ts_trade or ts_event, ts_event), ts_event))
         self._next_id, self._ts_trade = last + 1, ts_event
-        self._arrived(ts_recv, payload, Entry(ts_event, first, last))
+        self._arrived(ts_recv, payload, ts_event, first, last)
 
     def _quote(self, ts_recv: int, payload: bytes, data: Fields) -> None:
         update_id = data.final_update_id
@@ -203,7 +201,7 @@ class Channel:
             self.duplicates += 1
         else:
             self._quote_id = update_id
-            self._arrived(ts_recv, payload, Entry(ns(data.transaction_time or data.event_time), None, None))
+            self._arrived(ts_recv, payload, ns(data.transaction_time or data.event_time), None, None)
 
     def _depth(self, ts_recv: int, payload: bytes, data: Fields) -> None:
         first, final = data.first_update_id, data.final_update_id
@@ -222,7 +220,7 @@ class Channel:
             self._depth_from = after
             self.wants_snapshot.set()
         self._depth_id, self._depth_date = final, date
-        self._arrived(ts_recv, payload, Entry(ts_event, None, None))
+        self._arrived(ts_recv, payload, ts_event, None, None)
 
     def _was_missing(self, first_id: int, last_id: int, filled_by: str | None = None) -> bool:
         # All of them must hear of it: an aggregate may reach over two holes.
@@ -233,17 +231,21 @@ class Channel:
         self.holes.append(Hole(noted))
         self.has_holes.set()
 
-    def _arrived(self, ts_recv: int, payload: bytes, entry: Entry) -> None:
+    def _arrived(
+        self, ts_recv: int, payload: bytes, ts_event: int | None, first_id: int | None, last_id: int | None
+    ) -> None:
         self.messages += 1
         self.ts_recv = ts_recv
-        if entry.ts_event is not None:
-            self.ts_event = entry.ts_event
+        if ts_event is not None:
+            self.ts_event = ts_event
             self._ts_recv_timed = ts_recv
-        self._lines.append((ts_recv, payload, entry))
+        self._lines += (ts_recv, payload, ts_event, first_id, last_id)
         self._new_bytes += len(payload)
         if self._new_bytes > self._most_bytes:
             self._on_full()
 
-    def _put(self, ts_recv: int, payload: bytes, entry: Entry) -> None:
-        self._lines.append((ts_recv, payload, entry))
+    def _put(
+        self, ts_recv: int, payload: bytes, ts_event: int | None, first_id: int | None, last_id: int | None
+    ) -> None:
+        self._lines += (ts_recv, payload, ts_event, first_id, last_id)
         self._new_bytes += len(payload)

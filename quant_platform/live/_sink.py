@@ -4,11 +4,11 @@ What lies behind a hole is never durable before the hole is noted, and a note ne
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from quant_platform.feeds.binance import describe
-from quant_platform.live._channel import Batch, Line
+from quant_platform.live._channel import Batch
 from quant_platform.live._holes import Hole, Notebook, Noted, time_of
 from quant_platform.settings import Instrument, Settings
 from quant_platform.storage.landing import Manifest, Segment, Writer
@@ -39,7 +39,7 @@ class Sink:
         capture, landing = settings.capture, settings.landing
         feed, symbol = instrument.feed, instrument.symbol
         self._wants_lines = wants_lines
-        self._lines: list[Line] = []
+        self._lines: list[bytes] = []
         self._bytes = 0
         self._noted: frozenset[Noted] | None = None
         self._writer = Writer(
@@ -71,12 +71,17 @@ class Sink:
         Raises:
             OSError: The disk is full; the next call writes what this one could not.
         """
-        self._keep(batch, self._writer.flush)
+        self._take(batch)
+        pieces = self._writer.flush()
+        if self._wants_lines:
+            for piece in pieces:
+                self._lines += piece[:-1].split(b"\n")
+        self._notebook.write(batch.holes)
         self._noted = batch.holes
-        landed = Landed(self._bytes, [_text(line) for line in self._lines])
-        self._lines, self._bytes = [], 0
         if self._writer.is_due(time.time_ns()):
             self._writer.roll()
+        landed = Landed(self._bytes, self._lines)
+        self._lines, self._bytes = [], 0
         return landed
 
     def close(self, batch: Batch) -> None:
@@ -85,17 +90,14 @@ class Sink:
         Raises:
             OSError: The disk is full; what is lacking stays on record as missing ids.
         """
-        self._keep(batch, self._writer.close)
-
-    def _keep(self, batch: Batch, make_durable: Callable[[], None]) -> None:
-        for ts_recv, payload, entry in batch.lines:
-            self._writer.append(ts_recv, payload, entry)
-        self._bytes += batch.payload_bytes
-        if self._wants_lines:
-            self._lines += batch.lines
-        self._notebook.note(batch.holes)
-        make_durable()
+        self._take(batch)
+        self._writer.close()
         self._notebook.write(batch.holes)
+
+    def _take(self, batch: Batch) -> None:
+        self._writer.append(batch.lines)
+        self._bytes += batch.payload_bytes
+        self._notebook.note(batch.holes)
 
     def _look_back(self, segments: Sequence[Segment], last_id: int) -> None:
         last = next(segment for segment in reversed(segments) if segment.last_id == last_id)
@@ -116,8 +118,3 @@ class Sink:
                     ),
                 )
             )
-
-
-def _text(line: Line) -> bytes:
-    ts_recv, payload, _ = line
-    return b"%d %b" % (ts_recv, payload.replace(b"\n", b" "))

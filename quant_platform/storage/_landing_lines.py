@@ -1,17 +1,23 @@
 """Lines of landing as bytes in a file: how they are spelled, written at an offset, and cut after a kill."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+FIELDS = 5
+Lines = list[Any]
+"""`FIELDS` for each line, one after the other: `ts_recv`, payload, and the three of its `landing.Entry`.
+
+A tuple for each would keep the garbage collector at work, which costs more than all else that is done to a line.
+"""
 
 _MAX_PAYLOAD_BYTES = 16_000_000
 _KEPT_OF_LONGER_BYTES = 1_000
 
 
-def spelled(batch: Sequence[Any]) -> bytes:
-    """Return the lines of `ts_recv, payload, entry, ts_recv, payload, entry …`, each one line whatever its payload."""
-    times, payloads = batch[0::3], batch[1::3]
+def spelled(batch: Lines) -> bytes:
+    """Return lines as bytes, each one line whatever its payload."""
+    times, payloads = batch[0::FIELDS], batch[1::FIELDS]
     together = b"".join(payloads)
     if b"\n" in together or len(together) > _MAX_PAYLOAD_BYTES:
         payloads = [_landed(payload) for payload in payloads]

@@ -21,14 +21,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from quant_platform.storage._landing_lines import close_orphan, payload, spelled, write_at
+from quant_platform.storage._landing_lines import FIELDS, Lines, close_orphan, payload, spelled, write_at
 from quant_platform.storage._manifest import Manifest, Segment, closed_path, folder_of
 from quant_platform.storage.atomic import fsync_folder
 
 __all__ = [
+    "FIELDS",
     "Describe",
     "Entry",
     "LeaseHeldError",
+    "Lines",
     "Manifest",
     "Salvaged",
     "Segment",
@@ -101,12 +103,17 @@ class _Facts:
         self._ts_last: int | None = None
         self._sha256 = hashlib.sha256()
 
-    def add(self, data: bytes, entries: Sequence[Entry]) -> None:
-        """Take lines into account: their bytes, and an entry each."""
-        self.rows += len(entries)
+    def add(
+        self,
+        data: bytes,
+        times: Sequence[int | None],
+        first_ids: Sequence[int | None],
+        last_ids: Sequence[int | None],
+    ) -> None:
+        """Take lines into account: their bytes, and the columns of their entries."""
+        self.rows += len(times)
         self.bytes += len(data)
         self._sha256.update(data)
-        times, first_ids, last_ids = zip(*entries, strict=True) if entries else ((), (), ())
         self._ts_first, self._ts_last = _bound(min, self._ts_first, times), _bound(max, self._ts_last, times)
         self._first_id, self._last_id = _bound(min, self._first_id, first_ids), _bound(max, self._last_id, last_ids)
 
@@ -152,8 +159,7 @@ class Writer:
         self._segment_ns, self._segment_bytes = int(segment_s * 1e9), segment_bytes
         self._folder = folder_of(landing, feed, symbol)
         self._folder.mkdir(parents=True, exist_ok=True)
-        # ts_recv, payload, entry, ts_recv, payload, entry …: cheaper to fill and to spell than tuples are.
-        self._buffer: list[Any] = []
+        self._buffer: Lines = []
         self._turn = threading.RLock()
         self._file: int | None = None
         self._facts = _Facts()
@@ -166,18 +172,17 @@ class Writer:
             os.close(self._lease)
             raise
 
-    def append(self, ts_recv: int, payload: bytes, entry: Entry) -> None:
-        """Take a line over; it is on disk after the next `flush`.
+    def append(self, lines: Lines) -> None:
+        """Take lines over; they are on disk after the next `flush`.
 
         Args:
-            ts_recv: The local clock, integer ns.
-            payload: One message. Newlines in it are landed as spaces, and of more than 16 MB only the first kB.
-            entry: What `describe` says of the payload.
+            lines: The local clock, a message, and what `describe` says of it, for each. Newlines in a message are
+                landed as spaces, and of more than 16 MB only the first kB.
         """
-        self._buffer.extend((ts_recv, payload, entry))
+        self._buffer += lines
 
-    def flush(self) -> None:
-        """Make what was appended durable.
+    def flush(self) -> list[bytes]:
+        """Make what was appended durable, and return it as it stands in the file, in pieces of whole lines.
 
         Raises:
             OSError: It could not be written; it stays buffered, and the next call writes the same bytes.
@@ -185,11 +190,11 @@ class Writer:
         with self._turn:
             batch = self._buffer[:]
             if not batch:
-                return
+                return []
             if self._file is None:
                 self._file = os.open(self._folder / _OPEN, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
-                facts = self._written(self._file, batch)
+                facts, pieces = self._written(self._file, batch)
             except OSError:
                 with suppress(OSError):
                     os.ftruncate(self._file, self._facts.bytes)  # others may need the space
@@ -198,6 +203,7 @@ class Writer:
                 self._opened_ns = batch[0]
             self._facts = facts
             del self._buffer[: len(batch)]
+            return pieces
 
     def is_due(self, ts_recv: int) -> bool:
         """Whether the open segment is of an interval that is over, or has its size, going by what was flushed."""
@@ -236,18 +242,19 @@ class Writer:
             self.roll()
             os.close(self._lease)
 
-    def _written(self, file: int, batch: list[Any]) -> _Facts:
-        """Write and fsync lines after the last good byte, over whatever stands there; return the facts of the file."""
-        facts = self._facts.copy()
-        for start in range(0, len(batch), 3 * _LINES_PER_STEP):
-            lines = batch[start : start + 3 * _LINES_PER_STEP]
+    def _written(self, file: int, batch: Lines) -> tuple[_Facts, list[bytes]]:
+        """Write and fsync lines after the last good byte, over what stands there; return the file's facts and them."""
+        facts, pieces = self._facts.copy(), []
+        for start in range(0, len(batch), FIELDS * _LINES_PER_STEP):
+            lines = batch[start : start + FIELDS * _LINES_PER_STEP]
             data = spelled(lines)
             write_at(file, data, facts.bytes)
-            facts.add(data, lines[2::3])
+            facts.add(data, lines[2::FIELDS], lines[3::FIELDS], lines[4::FIELDS])
+            pieces.append(data)
         os.fsync(file)
         if not self._facts.rows:
             fsync_folder(self._folder)
-        return facts
+        return facts, pieces
 
     def _salvage(self, describe: Describe) -> Salvaged:
         manifest = Manifest(self._landing)
@@ -266,7 +273,7 @@ def _bound(which: Callable[..., Any], so_far: int | None, values: Sequence[int |
     try:
         found = which(values, default=None)
     except TypeError:  # some have none: to look for them in all would take longer than all else
-        found = which((value for value in values if value is not None), default=None)
+        found = which([value for value in values if value is not None], default=None)
     return found if so_far is None else so_far if found is None else which(so_far, found)
 
 
@@ -298,7 +305,7 @@ def _described(landing: Path, feed: str, symbol: str, number: int, describe: Des
     facts, path = _Facts(), closed_path(landing, feed, symbol, number)
     with path.open("rb") as file:
         while lines := list(islice(file, _LINES_PER_STEP)):
-            facts.add(b"".join(lines), [describe(payload(line)) for line in lines])
+            facts.add(b"".join(lines), *zip(*(describe(payload(line)) for line in lines), strict=True))
     return facts.segment(feed, symbol, number, path)
 
 

@@ -50,7 +50,7 @@ class Source:
     def append(self, landed: Writer, count: int) -> None:
         for number in range(self.appended, self.appended + count):
             payload = b"%08d" % number + b"." * 500
-            landed.append(1, payload, describe(payload))
+            landed.append([1, payload, *describe(payload)])
         self.appended += count
 
 

@@ -51,7 +51,7 @@ number = 0
 while True:
     for _ in range(draw.randrange(1, 40)):
         payload = b"%d %d" % (run, number)
-        writer.append(run, payload, describe(payload))
+        writer.append([run, payload, *describe(payload)])
         number += 1
     writer.flush()
     os.write(1, b"%d\\n" % number)

@@ -58,7 +58,7 @@ class Market:
         rows = lines(*(row for k in range(first, last + 1) for row in (quote(k, 10 * k), trade(k, 10 * k + 5))))
         for line in rows:
             received, _, message = line.partition(b" ")
-            self.writer.append(int(received), message, describe(message))
+            self.writer.append([int(received), message, *describe(message)])
         self.writer.flush()
         self.publisher.put("AAA", rows)
 

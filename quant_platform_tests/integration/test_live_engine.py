@@ -64,7 +64,7 @@ def grow(engine: Pipeline, lines: list[bytes]) -> Writer:
     writer = Writer(settings.landing, "binance_usdm", SYMBOL, describe, segment_s=60, segment_bytes=1 << 26)
     for line in lines:
         received, _, payload = line.partition(b" ")
-        writer.append(int(received), payload, describe(payload))
+        writer.append([int(received), payload, *describe(payload)])
     writer.flush()
     return writer
 
@@ -110,7 +110,7 @@ def test_what_is_served_is_what_the_batch_computes(  # noqa: C901  # one story, 
     assert opened.position.last_trade_id in landed[-5:]
     for line in today[4000:]:
         received, _, payload = line.partition(b" ")
-        writer.append(int(received), payload, describe(payload))
+        writer.append([int(received), payload, *describe(payload)])
     writer.close()
     for day in (YESTERDAY, DAY):
         follow(one, day, closed_before=CLOSED)

@@ -468,7 +468,7 @@ def land(settings: Settings, last_id: int) -> Writer:
     )
     data = {"t": last_id, "p": "1", "q": "1", "T": 1_799_999_999_000, "m": True}
     line = json.dumps({"stream": "btcusdt@trade", "data": data}, separators=(",", ":")).encode()
-    writer.append(STARTED_NS - 10**9, line, Entry(STARTED_NS - 10**9, last_id, last_id))
+    writer.append([STARTED_NS - 10**9, line, STARTED_NS - 10**9, last_id, last_id])
     writer.flush()
     return writer
 
@@ -554,8 +554,8 @@ def test_segments_are_replayed_and_what_was_refilled_is_on_rest_alone(settings):
         if number == 5:
             line = {"stream": "btcusdt@aggTrade", "data": {"a": 3, "f": 5, "l": 5, **data}, "refill": True}
         text = json.dumps(line, separators=(",", ":")).encode()
-        writer.append(at, text, Entry(at, number, number))
-    writer.append(start, b"rubbish", Entry(None, None, None))
+        writer.append([at, text, at, number, number])
+    writer.append([start, b"rubbish", None, None, None])
     writer.close()
 
     async def body(replay: Replay) -> tuple[list[str], Any]:

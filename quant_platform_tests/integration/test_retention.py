@@ -224,7 +224,7 @@ def test_next_collector_begins_where_the_last_one_ended(engine: MakeEngine) -> N
     writer = Writer(one.settings.landing, FEED, SYMBOL, describe, segment_s=60, segment_bytes=1 << 26)
 
     assert (5, writer.salvaged.last_id) == greatest
-    writer.append(at_ms(NEXT, 11) * 1_000_000, b"{}", describe(b"{}"))
+    writer.append([at_ms(NEXT, 11) * 1_000_000, b"{}", *describe(b"{}")])
     closed = writer.roll()
     writer.close()
     assert closed is not None

@@ -66,7 +66,7 @@ def test_every_flushed_line_is_landed_once_in_order(actions: list[tuple[str, obj
                 for payload in value:  # type: ignore[attr-defined]
                     ts_recv += 1
                     line = payload.replace(b"\n", b" ")
-                    landed.append(ts_recv, payload, describe(line))
+                    landed.append([ts_recv, payload, *describe(line)])
                     pending.append(b"%d %b\n" % (ts_recv, line))
             elif action == "kill":
                 cut_bytes = kill(landed, value)  # type: ignore[arg-type]

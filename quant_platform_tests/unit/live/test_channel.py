@@ -10,7 +10,7 @@ from quant_platform.feeds.binance import decode
 from quant_platform.live._channel import Channel
 from quant_platform.live._holes import Hole, Noted
 from quant_platform.settings import Instrument
-from quant_platform.storage.landing import Entry
+from quant_platform.storage.landing import FIELDS, Entry
 from quant_platform_tests.scripted_venue import START_MS, Venue
 
 MS = 1_000_000
@@ -33,7 +33,12 @@ def give(to: Channel, *payloads: bytes) -> None:
 
 
 def entries(of: Channel) -> list[Entry]:
-    return [entry for _, _, entry in of.take().lines]
+    lines = of.take().lines
+    return [Entry(*lines[i + 2 : i + FIELDS]) for i in range(0, len(lines), FIELDS)]
+
+
+def payloads(of: Channel) -> list[bytes]:
+    return of.take().lines[1::FIELDS]
 
 
 def ids(of: Channel) -> list[int | None]:
@@ -91,7 +96,7 @@ def test_holes_are_told_where_what_came_is_not(venue: Venue) -> None:
     give(btc, venue.trade_message(1), venue.trade_message(5), venue.trade_message(3))
     btc.take()
     btc.tell(btc.holes[0])
-    lines = [json.loads(payload)["data"] for _, payload, _ in btc.take().lines]
+    lines = [json.loads(payload)["data"] for payload in payloads(btc)]
     times = {"ts_start": venue.ms(1) * MS, "ts_end": venue.ms(5) * MS, "filled_by": None}
     assert lines == [{"first_id": 2, "last_id": 2, **times}, {"first_id": 4, "last_id": 4, **times}]
     assert not btc.holes
@@ -119,7 +124,7 @@ def test_what_has_no_credible_id_or_time_is_landed_and_moves_nothing(venue: Venu
     btc = channel()
     odd = json.dumps({"stream": "btcusdt@trade", "data": data}).encode()
     give(btc, venue.trade_message(1), odd, venue.trade_message(2))
-    assert [payload for _, payload, _ in btc.take().lines] == [venue.trade_message(1), odd, venue.trade_message(2)]
+    assert payloads(btc) == [venue.trade_message(1), odd, venue.trade_message(2)]
     assert btc.undecodable == 1
     assert not btc.holes
 
@@ -128,7 +133,7 @@ def test_quotes_are_kept_once_by_their_update_id(venue: Venue) -> None:
     btc = channel()
     first, second = venue.quote(), venue.quote()
     give(btc, first, second, first, second)
-    assert [payload for _, payload, _ in btc.take().lines] == [first, second]
+    assert payloads(btc) == [first, second]
 
 
 def test_the_book_begins_with_a_snapshot_and_after_each_break(venue: Venue) -> None:

@@ -32,8 +32,8 @@ def writer(landing: Path, *, segment_s: float = 60, segment_bytes: int = 64_000_
     return Writer(landing, FEED, SYMBOL, describe, segment_s=segment_s, segment_bytes=segment_bytes)
 
 
-def trade(trade_id: int, ts_event: int = 7) -> tuple[bytes, Entry]:
-    return f'{{"t":{trade_id},"T":{ts_event}}}'.encode(), Entry(ts_event, trade_id, trade_id)
+def trade(trade_id: int, ts_event: int = 7) -> tuple[bytes, int, int, int]:
+    return f'{{"t":{trade_id},"T":{ts_event}}}'.encode(), ts_event, trade_id, trade_id
 
 
 def killed(landing: Path, *lines: bytes) -> None:
@@ -62,11 +62,12 @@ def closed_lines(landing: Path) -> list[bytes]:
 
 def test_rolled_segment_holds_the_lines_and_its_row_their_facts(tmp_path: Path) -> None:
     landed = writer(tmp_path)
-    landed.append(101, b'{"stream":"x"}', Entry(50, None, None))
-    landed.append(102, b"a", Entry(30, 8, 9))
-    landed.flush()
-    landed.append(103, b"bb", Entry(40, 5, 7))
-    landed.append(104, b"", NOTHING)
+    landed.append([101, b'{"stream":"x"}', 50, None, None])
+    landed.append([102, b"a", 30, 8, 9])
+    assert landed.flush() == [b'101 {"stream":"x"}\n102 a\n']
+    assert landed.flush() == []
+    landed.append([103, b"bb", 40, 5, 7])
+    landed.append([104, b"", *NOTHING])
     content = b'101 {"stream":"x"}\n102 a\n103 bb\n104 \n'
     expected = Segment(
         feed=FEED,
@@ -91,7 +92,7 @@ def test_rolled_segment_holds_the_lines_and_its_row_their_facts(tmp_path: Path) 
 
 def test_segment_without_times_and_trades_has_null_facts(tmp_path: Path) -> None:
     landed = writer(tmp_path)
-    landed.append(1, b"\xff\x00 no frame", NOTHING)
+    landed.append([1, b"\xff\x00 no frame", *NOTHING])
     landed.close()
     (segment,) = Manifest(tmp_path).segments(FEED, SYMBOL)
     assert (segment.first_id, segment.last_id, segment.ts_first, segment.ts_last) == (None, None, None, None)
@@ -102,7 +103,7 @@ def test_more_lines_than_are_written_at_once_keep_their_order_and_facts(tmp_path
     landed = writer(tmp_path)
     order = [(number * 7919) % 2503 for number in range(2503)]
     for ident in order:
-        landed.append(ident, *trade(ident, ts_event=ident + 10))
+        landed.append([ident, *trade(ident, ts_event=ident + 10)])
     landed.close()
     (segment,) = Manifest(tmp_path).segments(FEED, SYMBOL)
     assert (segment.first_id, segment.last_id, segment.ts_first, segment.ts_last) == (0, 2502, 10, 2512)
@@ -111,10 +112,10 @@ def test_more_lines_than_are_written_at_once_keep_their_order_and_facts(tmp_path
 
 def test_flushed_lines_are_in_the_open_file_and_appended_ones_are_not(tmp_path: Path) -> None:
     landed = writer(tmp_path)
-    landed.append(1, b"a", NOTHING)
+    landed.append([1, b"a", *NOTHING])
     assert names(tmp_path) == ["lease.lock"]
     landed.flush()
-    landed.append(2, b"b", NOTHING)
+    landed.append([2, b"b", *NOTHING])
     assert (folder_of(tmp_path) / "open.frames").read_bytes() == b"1 a\n"
     landed.close()
 
@@ -122,7 +123,7 @@ def test_flushed_lines_are_in_the_open_file_and_appended_ones_are_not(tmp_path: 
 def test_newline_in_a_payload_becomes_a_space(tmp_path: Path) -> None:
     landed = writer(tmp_path)
     for payload in (b"a", b'{"x":\n\n1}', b"\n", b"z"):
-        landed.append(1, payload, NOTHING)
+        landed.append([1, payload, *NOTHING])
     landed.close()
     assert closed_lines(tmp_path) == [b"1 a", b'1 {"x":  1}', b"1  ", b"1 z"]
 
@@ -130,9 +131,9 @@ def test_newline_in_a_payload_becomes_a_space(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("length", "landed_length"), [(16_000_000, 16_000_000), (16_000_001, 1_000)])
 def test_payload_above_16_mb_is_cut_to_a_kilobyte(tmp_path: Path, length: int, landed_length: int) -> None:
     landed = writer(tmp_path)
-    landed.append(1, b"before", NOTHING)
-    landed.append(2, b"x" * length, NOTHING)
-    landed.append(3, b"after", NOTHING)
+    landed.append([1, b"before", *NOTHING])
+    landed.append([2, b"x" * length, *NOTHING])
+    landed.append([3, b"after", *NOTHING])
     landed.close()
     assert [len(line) - 2 for line in closed_lines(tmp_path)] == [6, landed_length, 5]
 
@@ -144,7 +145,7 @@ def test_segment_is_due_when_the_minute_is_another_whichever_way_the_clock_jumps
     landed = writer(tmp_path)
     start = 1_000 * SECOND  # 40 s into its minute
     assert not landed.is_due(start + 61 * SECOND)
-    landed.append(start, b"a", NOTHING)
+    landed.append([start, b"a", *NOTHING])
     landed.flush()
     assert landed.is_due(start + int(later_s * SECOND)) is is_due
     landed.roll()
@@ -154,10 +155,10 @@ def test_segment_is_due_when_the_minute_is_another_whichever_way_the_clock_jumps
 
 def test_segment_is_due_by_its_size(tmp_path: Path) -> None:
     landed = writer(tmp_path, segment_bytes=8)
-    landed.append(1, b"a", NOTHING)
+    landed.append([1, b"a", *NOTHING])
     landed.flush()
     assert not landed.is_due(1)
-    landed.append(2, b"b", NOTHING)
+    landed.append([2, b"b", *NOTHING])
     landed.flush()
     assert landed.is_due(1)
     landed.close()
@@ -168,10 +169,10 @@ def test_second_writer_is_told_who_holds_the_symbol_until_the_first_closes(tmp_p
     with pytest.raises(LeaseHeldError, match=rf"binance_usdm BTC/USDT .* pid {os.getpid()} holds .*lease\.lock"):
         writer(tmp_path)
     Writer(tmp_path, FEED, "ETHUSDT", describe, segment_s=60, segment_bytes=1).close()
-    first.append(1, b"a", NOTHING)
+    first.append([1, b"a", *NOTHING])
     first.close()
     second = writer(tmp_path)
-    second.append(2, b"b", NOTHING)
+    second.append([2, b"b", *NOTHING])
     second.close()
     assert closed_lines(tmp_path) == [b"1 a", b"2 b"]
 
@@ -185,15 +186,15 @@ def test_start_that_fails_lets_the_symbol_go(tmp_path: Path) -> None:
 
 
 def test_start_closes_an_orphan_without_its_torn_line(tmp_path: Path) -> None:
-    payload, _ = trade(4, ts_event=30)
-    other, _ = trade(3, ts_event=40)
+    payload, *_ = trade(4, ts_event=30)
+    other, *_ = trade(3, ts_event=40)
     killed(tmp_path, b"1 " + payload + b"\n", b"2 " + other + b"\n", b"3 not a frame\n", b'4 {"t":9')
     landed = writer(tmp_path)
     (segment,) = landed.salvaged.segments
     assert (segment.number, segment.rows) == (1, 3)
     assert (segment.first_id, segment.last_id, segment.ts_first, segment.ts_last) == (3, 4, 30, 40)
     assert (landed.salvaged.cut_bytes, landed.salvaged.last_id) == (8, 4)
-    landed.append(5, *trade(5))
+    landed.append([5, *trade(5)])
     landed.close()
     assert closed_lines(tmp_path) == [b"1 " + payload, b"2 " + other, b"3 not a frame", b"5 " + trade(5)[0]]
     assert names(tmp_path) == ["00000001.frames", "00000002.frames", "lease.lock"]
@@ -212,7 +213,7 @@ def test_orphan_without_a_whole_line_becomes_no_segment(tmp_path: Path, left: by
 def test_start_lists_closed_files_without_a_row_and_tells_the_greatest_id(tmp_path: Path) -> None:
     first = writer(tmp_path)
     for number in (1, 2):
-        first.append(number, *trade(10 * number))
+        first.append([number, *trade(10 * number)])
         first.roll()
     first.close()
     listed = Manifest(tmp_path).segments(FEED, SYMBOL)
@@ -221,7 +222,7 @@ def test_start_lists_closed_files_without_a_row_and_tells_the_greatest_id(tmp_pa
     second = writer(tmp_path)
     assert list(second.salvaged.segments) == listed == Manifest(tmp_path).segments(FEED, SYMBOL)
     assert second.salvaged.last_id == 20
-    second.append(3, *trade(5))
+    second.append([3, *trade(5)])
     second.close()
     third = writer(tmp_path)
     assert third.salvaged.segments == ()
@@ -232,7 +233,7 @@ def test_start_lists_closed_files_without_a_row_and_tells_the_greatest_id(tmp_pa
 def test_number_is_never_used_again(tmp_path: Path) -> None:
     for number in (1, 2):
         landed = writer(tmp_path)
-        landed.append(number, b"a", NOTHING)
+        landed.append([number, b"a", *NOTHING])
         landed.close()
     (folder_of(tmp_path) / "00000002.frames").unlink()
     killed(tmp_path, b"3 a\n")
@@ -241,7 +242,7 @@ def test_number_is_never_used_again(tmp_path: Path) -> None:
     (folder_of(tmp_path) / "00000003.frames").unlink()
     third.close()
     fourth = writer(tmp_path)
-    fourth.append(4, b"a", NOTHING)
+    fourth.append([4, b"a", *NOTHING])
     segment = fourth.roll()
     assert segment is not None
     assert segment.number == 4
@@ -250,7 +251,7 @@ def test_number_is_never_used_again(tmp_path: Path) -> None:
 
 def test_repair_lists_what_is_missing_beside_a_writer(tmp_path: Path) -> None:
     landed = writer(tmp_path)
-    landed.append(1, *trade(1))
+    landed.append([1, *trade(1)])
     listed = landed.roll()
     assert repair(tmp_path, FEED, SYMBOL, describe) == []
     (folder_of(tmp_path) / "00000002.frames").write_bytes(b"2 " + trade(2)[0] + b"\n")
@@ -263,9 +264,9 @@ def test_repair_lists_what_is_missing_beside_a_writer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
 def test_failed_flush_is_made_up_for_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     landed = writer(tmp_path)
-    landed.append(1, *trade(1))
+    landed.append([1, *trade(1)])
     landed.flush()
-    landed.append(2, *trade(2))
+    landed.append([2, *trade(2)])
     real = getattr(os, call)
 
     def failing(descriptor: int, *arguments: Any) -> None:
@@ -280,7 +281,7 @@ def test_failed_flush_is_made_up_for_by_the_next(tmp_path: Path, monkeypatch: py
                 action()
     with pytest.raises(LeaseHeldError):
         writer(tmp_path)
-    landed.append(3, *trade(3))
+    landed.append([3, *trade(3)])
     landed.close()
     assert closed_lines(tmp_path) == [str(n).encode() + b" " + trade(n)[0] for n in (1, 2, 3)]
 
@@ -290,7 +291,7 @@ def test_segments_that_the_manifest_could_not_take_are_listed_in_order_later(tmp
     hidden = [path.rename(path.with_suffix(".away")) for path in tmp_path.glob("manifest.sqlite")]
     (tmp_path / "manifest.sqlite").mkdir()
     for number in (1, 2):
-        landed.append(number, *trade(number))
+        landed.append([number, *trade(number)])
         with pytest.raises(OSError, match="Where the disk is full, free space"):
             landed.roll()
     (tmp_path / "manifest.sqlite").rmdir()
@@ -319,7 +320,7 @@ def test_lines_appended_while_another_thread_flushes_and_rolls_are_there_once_in
         thread.start()
         while thread.is_alive():
             for number in range(number, number + 50):  # noqa: B020
-                landed.append(number, b"x", NOTHING)
+                landed.append([number, b"x", *NOTHING])
             number += 1
             time.sleep(0)
     finally:
@@ -380,8 +381,7 @@ def test_greatest_id_is_told_of_files_that_are_open_listed_or_not_listed_yet(tmp
     assert list(tmp_path.iterdir()) == []
     one, told = writer(tmp_path), []
     for step, trade_id in ((one.flush, 40), (one.roll, 30), (one.roll, 50), (one.flush, 20), (one.flush, 60)):
-        payload, entry = trade(trade_id)
-        one.append(5, payload, entry)
+        one.append([5, *trade(trade_id)])
         step()
         told.append(greatest_id(tmp_path, FEED, SYMBOL, describe))
     assert told == [40, 40, 50, 50, 60]
