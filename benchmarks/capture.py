@@ -97,18 +97,18 @@ def collected(port: int, count: int, size: int, folder: str) -> Job:
         settings = Settings(
             home=home, feeds=Feeds(binance_usdm=feed), instruments=(instrument,), capture={"segment_mb": 10_000}
         )
-        segment = settings.landing / "segments" / "binance_usdm" / SYMBOL / "open.frames"
+        segments = settings.landing / "segments" / "binance_usdm" / SYMBOL
 
         async def until_landed() -> None:
             collecting = asyncio.create_task(collect(settings, [SYMBOL], say=lambda _: None))
-            while not segment.exists() or segment.stat().st_size < landed_bytes:
+            while _bytes_in(segments) < landed_bytes:
                 assert not collecting.done()
                 await asyncio.sleep(0.01)
             collecting.cancel()
             await asyncio.wait([collecting])
 
         asyncio.run(until_landed())
-        for file in segment.parent.glob("*.frames"):
+        for file in segments.glob("*.frames"):
             file.unlink()
         return count
 
@@ -152,6 +152,13 @@ def received_json(port: int, count: int, size: int, folder: str) -> Job:
         return count
 
     return lambda: asyncio.run(receive())
+
+
+def _bytes_in(segments: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in segments.glob("*.frames"))
+    except FileNotFoundError:  # it was closed in between
+        return 0
 
 
 def _pin() -> None:
