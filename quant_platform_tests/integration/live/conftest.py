@@ -1,24 +1,13 @@
-"""A Redis of its own for each module, empty before each test."""
+"""An aggregator over a server of its own for each module."""
 
 import pytest
 
-from quant_platform.storage import live_store
-from quant_platform.storage.live_store import Server
 from quant_platform_tests.integration.live.aggregate_keys import Cycles, settings_of
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    settings = settings_of(tmp_path_factory.mktemp("home"))
-    with Server(settings):
-        yield settings
-
-
-@pytest.fixture
-def client(settings):
-    with live_store.connect(settings) as client:
-        client.flushall()
-        yield client
+def settings(server):
+    return settings_of(server.home)
 
 
 @pytest.fixture

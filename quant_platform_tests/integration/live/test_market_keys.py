@@ -9,7 +9,6 @@ import pytest
 from quant_platform.live.market_keys import Publisher
 from quant_platform.settings import Instrument, Settings
 from quant_platform.storage import redis_keys
-from quant_platform.storage.live_store import Server
 
 MIDNIGHT_MS = 1_723_075_200_000  # date -u -d 2024-08-08 +%s000
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -43,15 +42,13 @@ def depth(previous_id, last_id, time_ms=NOON_MS, *, bids=(), asks=()):
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
+def settings(server):
     row = {"feed": "binance_usdm", "tick_size": 0.1, "lot_size": 0.001}
     instruments = (
         Instrument(symbol="AAA.P", venue_symbol="AAAUSDT", **row),
         Instrument(symbol="BBB", venue_symbol="BBBUSDT", **row),
     )
-    settings = Settings(home=tmp_path_factory.mktemp("home"), instruments=instruments)
-    with Server(settings):
-        yield settings
+    return Settings(home=server.home, instruments=instruments)
 
 
 @pytest.fixture
