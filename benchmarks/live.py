@@ -284,7 +284,7 @@ def _publish(names: list[str], rate: int, log: str, with_chain: list[str]) -> No
     Path(log).write_text(json.dumps({**sent, "last_trade": last, "count": count}))
 
 
-def _entries(  # noqa: PLR0917
+def _entries(  # noqa: PLR0917  # what a kind of tick is made of
     kind: str,
     names: list[str],
     owner: np.ndarray,

@@ -301,8 +301,8 @@ def contract_check(work: Work, rows: int, quarantined: int) -> CheckResult:
     share = quarantined / total if total else 0.0
     limit = work.settings.quality.max_quarantined_share
     detail = f"{quarantined} of {total} rows broke a rule ({share:.2%}; the limit is {limit:.2%})."
-    if share > limit:
-        detail += f" Most often {quarantine.commonest(work.settings.quarantine, *work.unit)}."
+    if share > limit and (rule := quarantine.commonest(work.settings.quarantine, *work.unit)):
+        detail += f" Most often {rule}."
     return CheckResult(share <= limit, is_blocking=True, detail=detail)
 
 

@@ -46,24 +46,18 @@ def put(root: Path, table: str, symbol: str, date: Date, rows: pl.DataFrame | No
         named.select(SCHEMA.names()).cast(SCHEMA).write_parquet(temporary)
 
 
-def commonest(root: Path, table: str, symbol: str, date: Date) -> str:
+def commonest(root: Path, table: str, symbol: str, date: Date) -> str | None:
     """Return the rule that most rows of a symbol-day broke, how many, and where the first of them stands.
 
     Such as `price|nullability: 12 rows, the first in line 3 of BTCUSDT-trades-2024-08-08.zip`: a rule begins with its
-    column.
-
-    Raises:
-        ValueError: The symbol-day has no such rows.
+    column. None where no such row is kept: somebody has tidied up.
     """
     folder, name = root / table / f"date={date.isoformat()}", glob.escape(quote(symbol, safe=""))
-    rows = pl.concat(
-        [
-            pl.read_parquet(path)
-            for pattern in (f"{name}.parquet", f"{name}.part*.parquet")
-            for path in folder.glob(pattern)
-        ]
-    )
-    rows = rows.sort("source_file", "source_line")
+    patterns = (f"{name}.parquet", f"{name}.part*.parquet")
+    kept = [pl.read_parquet(path) for pattern in patterns for path in folder.glob(pattern)]
+    if not kept:
+        return None
+    rows = pl.concat(kept).sort("source_file", "source_line")
     by_rule = rows.group_by("rule", maintain_order=True).agg(pl.len(), pl.struct(rows.columns).first().alias("first"))
     rule, count, first = by_rule.sort("len", descending=True, maintain_order=True).row(0)
     return f"{rule}: {count} rows, the first in line {first['source_line']} of {first['source_file']}"

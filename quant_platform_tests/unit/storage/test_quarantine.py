@@ -67,3 +67,7 @@ def test_commonest_is_the_rule_of_most_rows_and_its_first_line_over_all_parts(tm
     quarantine.put(tmp_path, "market/trades", "A.B", DAY, rows("x", "x", "x", "x", "x"), part=2)
     told = quarantine.commonest(tmp_path, "market/trades", "A", DAY)
     assert told == "size|min: 3 rows, the first in line 2 of a.zip"
+
+
+def test_a_quarantine_that_was_tidied_up_names_no_rule(tmp_path: Path) -> None:
+    assert quarantine.commonest(tmp_path, "market/trades", "A", DAY) is None
