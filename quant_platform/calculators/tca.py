@@ -142,7 +142,7 @@ def profits() -> tuple[pl.Expr, pl.Expr]:
     """Return the paper profit s·X·(C - D) and the real profit s·q·(C - P) - fees of each `TcaOrder`, in money.
 
     Letters are those of `tca_orders`; where nothing was given up C is P, which then cancels out of their difference.
-    Null where a price is missing; the real profit of an order that was not filled is what its fees were, less than 0.
+    The paper profit is null where a price is missing; the real profit of an order without a fill is -fees.
     """
     side, filled, paid = pl.col("side"), pl.col("filled_quantity"), pl.col("avg_price")
     given_up = pl.coalesce("cancel_price", "avg_price")
